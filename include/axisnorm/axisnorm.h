@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * axisnorm: batch, layer, instance and group normalization behind one interface.
+ *
+ * A normalization is a choice of axes: the elements that share an index along every axis that is
+ * not reduced share one mean and one variance, and become
+ *
+ *     y = (x - mean) / sqrt(variance + epsilon) * scale + shift
+ *
+ *                        reduced axes of N C H W       statistics   running statistics
+ *     AXN_BATCH_NORM     N, H, W                       C            [C]
+ *     AXN_LAYER_NORM     from `axis` to the last       N (axis 1)   none
+ *     AXN_INSTANCE_NORM  H, W                          N*C          [C], averaged over N
+ *     AXN_GROUP_NORM     C/groups, H, W                N*groups     none
+ *
+ * Sources: Ioffe & Szegedy 2015 (batch), Ba, Kiros & Hinton 2016 (layer), Ulyanov, Vedaldi &
+ * Lempitsky 2016 (instance), Wu & He 2018 (group). docs/mathematics.md derives every formula.
+ *
+ * How to use it: fill an axn_desc, make a plan of it, run the plan on as many buffers as you like.
+ *
+ *     axn_desc desc = axn_desc_init();
+ *     desc.norm = AXN_GROUP_NORM;  desc.groups = 32;
+ *     desc.rank = 4;  desc.shape[0] = n;  desc.shape[1] = c;  desc.shape[2] = h;  desc.shape[3] = w;
+ *     axn_plan *plan;
+ *     axn_status status = axn_plan_create(&plan, &desc, NULL);
+ *
+ *     axn_training_args args = axn_training_init();
+ *     args.x = x;  args.y = y;
+ *     args.workspace = buffer;  args.workspace_size = size;     (axn_plan_describe tells the size)
+ *     status = axn_forward_training(plan, &args, NULL);
+ *
+ * Ownership: the library owns plans alone. Every buffer is the caller's, in a run nothing is
+ * allocated, printed or kept. Threads: a plan never changes once made, so any number of threads may
+ * run it at the same time, each on outputs and a workspace of its own. There is no global state.
+ *
+ * Results depend on the shape and the data alone: they are the same bits for every number of
+ * threads, and for layer (axis >= 1), instance and group normalization a sample has the same bits
+ * alone and in any batch.
+ *
+ * Errors: a function that can fail returns a status and, if `error` is not null, fills it with a
+ * message that names the field at fault. Arguments are checked before anything is written.
+ */
+#ifndef AXISNORM_AXISNORM_H
+#define AXISNORM_AXISNORM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define AXN_VERSION_MAJOR 0
+#define AXN_VERSION_MINOR 1
+#define AXN_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define AXN_API __attribute__((visibility("default")))
+#else
+#define AXN_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What a call came to. The numbers are part of the ABI: they never change meaning. */
+typedef enum axn_status {
+  AXN_OK = 0,
+  AXN_ERROR_NULL = 1,           /* a null pointer where data is due */
+  AXN_ERROR_STRUCT_SIZE = 2,    /* a struct not started by its axn_..._init function */
+  AXN_ERROR_OPTION = 3,         /* an unknown enum value, or one that this norm does not take */
+  AXN_ERROR_SHAPE = 4,          /* a rank or an extent out of range */
+  AXN_ERROR_OVERFLOW = 5,       /* a size in elements or bytes that does not fit */
+  AXN_ERROR_GROUPS = 6,         /* groups below 1, or that do not divide the channels */
+  AXN_ERROR_AXIS = 7,           /* an axis that the tensor does not have */
+  AXN_ERROR_EPSILON = 8,        /* epsilon not a finite number above 0 */
+  AXN_ERROR_MOMENTUM = 9,       /* momentum outside 0 to 1 and not AXN_MOMENTUM_CUMULATIVE */
+  AXN_ERROR_THREADS = 10,       /* a negative thread count */
+  AXN_ERROR_ISA = 11,           /* an instruction set that this machine or build lacks */
+  AXN_ERROR_MEMORY = 12,        /* the plan could not be allocated */
+  AXN_ERROR_TOO_FEW_VALUES = 13, /* training with one value per statistic */
+  AXN_ERROR_WORKSPACE = 14,     /* a workspace smaller than the plan says */
+  AXN_ERROR_ALIGNMENT = 15,     /* a buffer not aligned to its element type */
+  AXN_ERROR_OVERLAP = 16,       /* an output that overlaps another buffer, other than in place */
+  AXN_ERROR_STATISTICS = 17     /* statistics given that do not fit together, or are missing */
+} axn_status;
+
+/* A short English text for a status; never null. */
+AXN_API const char *axn_status_string(axn_status status);
+
+/* What went wrong, in words: one line that names the field, without a line end. The caller's. */
+typedef struct axn_error {
+  axn_status status;
+  char message[240];
+} axn_error;
+
+typedef enum axn_norm {
+  AXN_BATCH_NORM = 1,
+  AXN_LAYER_NORM = 2,
+  AXN_INSTANCE_NORM = 3,
+  AXN_GROUP_NORM = 4
+} axn_norm;
+
+/* The name of a norm ("batch", "layer", "instance", "group"); null for an unknown value. Values run
+ * from 1 without a gap, so a program can list the norms of the library that it runs with. */
+AXN_API const char *axn_norm_name(axn_norm norm);
+
+/* Type of x, y, scale, shift and their gradients. Statistics are in float too. */
+typedef enum axn_dtype { AXN_FLOAT32 = 1 } axn_dtype;
+
+/* Order of the axes in memory, dense. Shapes are always written N, C, spatial axes. */
+typedef enum axn_layout {
+  AXN_CHANNELS_FIRST = 1, /* N C H W */
+  AXN_CHANNELS_LAST = 2   /* N H W C */
+} axn_layout;
+
+/* What one element of scale and shift belongs to. */
+typedef enum axn_parameters {
+  AXN_PARAMETERS_PER_CHANNEL = 1, /* [C], for every norm */
+  AXN_PARAMETERS_PER_ELEMENT = 2  /* layer only: one per element of the normalized axes, in x's order */
+} axn_parameters;
+
+/* The divisor of the variance that goes into the running variance, for n values: n - 1 (PyTorch) or
+ * n (ONNX, Keras). The variance that normalizes is always the biased one. */
+typedef enum axn_running_variance {
+  AXN_RUNNING_VARIANCE_UNBIASED = 1,
+  AXN_RUNNING_VARIANCE_BIASED = 2
+} axn_running_variance;
+
+/* Instruction set of the kernels. Results are the same bits with each. */
+typedef enum axn_isa {
+  AXN_ISA_AUTO = 0, /* the best here, or the one that the environment's AXISNORM_ISA names */
+  AXN_ISA_BASELINE = 1,
+  AXN_ISA_AVX2 = 2,
+  AXN_ISA_AVX512 = 3,
+  AXN_ISA_NEON = 4
+} axn_isa;
+
+/* "baseline", "avx2", "avx512", "neon"; null for an unknown value. */
+AXN_API const char *axn_isa_name(axn_isa isa);
+
+/* 1 where this build has the instruction set and this machine runs it, else 0. */
+AXN_API int axn_isa_available(axn_isa isa);
+
+/* A task over the indices from `begin` to just before `end`. */
+typedef void (*axn_task)(void *data, int64_t begin, int64_t end);
+
+/* A host's own parallel loop, in place of OpenMP: calls task(data, begin, end) on disjoint ranges
+ * that together cover 0 to count, on up to `threads` threads, in any order, and returns when all are
+ * done. `threads` is what the plan or the call asked for, 0 where neither did. */
+typedef void (*axn_parallel_for)(void *context, int threads, int64_t count, axn_task task, void *data);
+
+#define AXN_MAX_RANK 8                /* room in the struct; this version takes ranks 2 to 5 */
+#define AXN_MOMENTUM_CUMULATIVE (-1.0) /* momentum: plain average over all batches so far */
+
+/* What to normalize. Start from axn_desc_init(), then set shape, rank and norm. */
+typedef struct axn_desc {
+  size_t struct_size;
+  axn_norm norm;
+  axn_dtype dtype;
+  axn_layout layout;
+  int rank;                    /* 2 to 5: N, C, then the spatial axes */
+  int64_t shape[AXN_MAX_RANK]; /* N >= 0, all others >= 1 */
+  int64_t groups;              /* group only: divides C; must be set */
+  int axis;                    /* layer only: the first normalized axis, negative from the end */
+  axn_parameters parameters;
+  double epsilon;              /* added to the variance, inside the square root */
+  double momentum;             /* weight of the new value in the running statistics, 0 to 1; ONNX's
+                                  and Keras's number is one minus it */
+  axn_running_variance running_variance;
+  axn_isa isa;
+  int threads;                 /* 0: as many as OpenMP would use */
+  axn_parallel_for parallel_for; /* null: OpenMP, or the calling thread where built without */
+  void *parallel_context;
+} axn_desc;
+
+static inline axn_desc axn_desc_init(void) {
+  axn_desc desc = {sizeof(axn_desc), AXN_BATCH_NORM, AXN_FLOAT32, AXN_CHANNELS_FIRST, 0, {0}, 0, 1,
+                   AXN_PARAMETERS_PER_CHANNEL, 1e-5, 0.1, AXN_RUNNING_VARIANCE_UNBIASED,
+                   AXN_ISA_AUTO, 0, NULL, NULL};
+  return desc;
+}
+
+/* A checked descriptor with everything decided that does not depend on data. Immutable. */
+typedef struct axn_plan axn_plan;
+
+/* Makes a plan; *plan is null after an error. The descriptor is copied. `error` may be null. */
+AXN_API axn_status axn_plan_create(axn_plan **plan, const axn_desc *desc, axn_error *error);
+
+/* Frees a plan; null is allowed. No run of it may be under way. */
+AXN_API void axn_plan_destroy(axn_plan *plan);
+
+/* What a plan says of itself. Start from axn_plan_info_init(). */
+typedef struct axn_plan_info {
+  size_t struct_size;
+  int64_t elements;             /* of x */
+  int64_t statistics;           /* (mean, rstd) pairs: the extents of the axes that are not reduced */
+  int64_t values_per_statistic; /* elements of x that share one pair */
+  int64_t parameters;           /* elements of scale and of shift */
+  int64_t running_statistics;   /* elements of running_mean; 0 where the norm keeps none */
+  int64_t values_per_task;      /* elements of the smallest piece that one thread takes */
+  uint32_t reduced_axes;        /* bit k set: axis k of N, C, spatial is reduced, or a part of it */
+  int split_axis;               /* the axis cut into groups first, or -1 */
+  int64_t split_groups;         /* into how many */
+  axn_isa isa;                  /* the instruction set chosen */
+  int threads;                  /* the most that a run uses; 0 where the host's loop decides */
+  size_t training_workspace;    /* bytes that axn_forward_training needs */
+  size_t inference_workspace;   /* bytes that axn_forward_inference needs */
+  size_t backward_workspace;    /* bytes that axn_backward needs */
+} axn_plan_info;
+
+static inline axn_plan_info axn_plan_info_init(void) {
+  axn_plan_info info = {sizeof(axn_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, AXN_ISA_AUTO, 0, 0, 0, 0};
+  return info;
+}
+
+AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, axn_error *error);
+
+/*
+ * Common to the three runs below:
+ *   x, y and their gradients hold `elements` values, scale, shift and their gradients `parameters`,
+ *   mean and rstd `statistics`, the running ones `running_statistics`. Pointers marked optional may
+ *   be null. rstd is 1 / sqrt(variance + epsilon).
+ *   workspace: at least the plan's size for this run, of any alignment; its contents mean nothing
+ *   before or after. May be null where that size is 0.
+ *   threads: for this call in place of the plan's number; 0 leaves the plan's.
+ *   N = 0: nothing is written but parameter gradients, which are zero.
+ *   NaN or infinity in x reaches the outputs of its own statistic only (and the parameter gradients).
+ */
+
+/* Forward in training: statistics from x. */
+typedef struct axn_training_args {
+  size_t struct_size;
+  const void *x;
+  void *y;                /* may be x */
+  const void *scale;      /* optional: 1 */
+  const void *shift;      /* optional: 0 */
+  void *mean;             /* optional output, for axn_backward */
+  void *rstd;             /* optional output, for axn_backward */
+  void *running_mean;     /* optional, updated; batch and instance only, both or neither */
+  void *running_variance;
+  int64_t *batch_count;   /* optional, incremented; due with AXN_MOMENTUM_CUMULATIVE */
+  void *workspace;
+  size_t workspace_size;
+  int threads;
+} axn_training_args;
+
+static inline axn_training_args axn_training_init(void) {
+  axn_training_args args = {sizeof(axn_training_args), NULL, NULL, NULL, NULL, NULL, NULL,
+                            NULL, NULL, NULL, NULL, 0, 0};
+  return args;
+}
+
+/* Fails with AXN_ERROR_TOO_FEW_VALUES for batch and instance normalization where a statistic has one
+ * value (as PyTorch does); layer and group normalization give the shift there.
+ * Running update: new = (1 - momentum) * old + momentum * statistic. */
+AXN_API axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *args,
+                                        axn_error *error);
+
+/* Forward in inference. With running_mean and running_variance (batch and instance) these normalize;
+ * batch must have them. Without, as in training, from x: layer, group, and instance by choice. */
+typedef struct axn_inference_args {
+  size_t struct_size;
+  const void *x;
+  void *y;                /* may be x */
+  const void *scale;      /* optional: 1 */
+  const void *shift;      /* optional: 0 */
+  const void *running_mean;
+  const void *running_variance;
+  void *workspace;
+  size_t workspace_size;
+  int threads;
+} axn_inference_args;
+
+static inline axn_inference_args axn_inference_init(void) {
+  axn_inference_args args = {sizeof(axn_inference_args), NULL, NULL, NULL, NULL, NULL, NULL,
+                             NULL, 0, 0};
+  return args;
+}
+
+AXN_API axn_status axn_forward_inference(const axn_plan *plan, const axn_inference_args *args,
+                                         axn_error *error);
+
+/* Backward: gradients of a loss by x, scale and shift, from its gradient by y.
+ * Statistics: either mean and rstd as axn_forward_training gave them, through which the gradient
+ * then flows; or running_mean and running_variance (batch and instance), which are constants. */
+typedef struct axn_backward_args {
+  size_t struct_size;
+  const void *x;          /* optional where neither grad_scale nor mean and rstd are given */
+  const void *grad_y;
+  const void *scale;      /* optional: 1 */
+  const void *mean;
+  const void *rstd;
+  const void *running_mean;
+  const void *running_variance;
+  void *grad_x;           /* optional output; may be grad_y */
+  void *grad_scale;       /* optional output, also where scale is null */
+  void *grad_shift;       /* optional output */
+  void *workspace;
+  size_t workspace_size;
+  int threads;
+} axn_backward_args;
+
+static inline axn_backward_args axn_backward_init(void) {
+  axn_backward_args args = {sizeof(axn_backward_args), NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+                            NULL, NULL, NULL, NULL, 0, 0};
+  return args;
+}
+
+AXN_API axn_status axn_backward(const axn_plan *plan, const axn_backward_args *args,
+                                axn_error *error);
+
+/* The version of the library that runs, "MAJOR.MINOR.PATCH". */
+AXN_API const char *axn_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
