@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+#include "check.h"
+
+#include <string.h>
+
+#include "error.h"
+
+axn_status axn_read_struct(void *ours, size_t size, size_t first, const void *theirs,
+                           const char *name, axn_error *error) {
+  size_t stated;
+  if (theirs == NULL) return axn_fail(error, AXN_ERROR_NULL, "%s: is null", name);
+  memcpy(&stated, theirs, sizeof stated);
+  /* The upper bound keeps a struct that was never started from being read far beyond its end. */
+  if (stated < first || stated > 16 * size) {
+    return axn_fail(error, AXN_ERROR_STRUCT_SIZE,
+                    "%s: struct_size is %zu; start the struct with its init function", name, stated);
+  }
+  for (size_t i = size; i < stated; i++) {
+    if (((const unsigned char *)theirs)[i] == 0) continue;
+    return axn_fail(error, AXN_ERROR_STRUCT_SIZE,
+                    "%s: has a field set that this version of the library does not know", name);
+  }
+  memset(ours, 0, size);
+  memcpy(ours, theirs, stated < size ? stated : size);
+  return AXN_OK;
+}
+
+static axn_status check_buffer(const axn_buffer *buffer, axn_error *error) {
+  if (buffer->start == NULL) {
+    if (!buffer->required || buffer->count == 0) return AXN_OK;
+    return axn_fail(error, AXN_ERROR_NULL, "%s: is null", buffer->name);
+  }
+  if ((uintptr_t)buffer->start % buffer->element_size != 0) {
+    return axn_fail(error, AXN_ERROR_ALIGNMENT, "%s: is not aligned to its elements of %zu bytes",
+                    buffer->name, buffer->element_size);
+  }
+  return AXN_OK;
+}
+
+static bool overlap(const axn_buffer *a, const axn_buffer *b) {
+  const uintptr_t start_a = (uintptr_t)a->start, start_b = (uintptr_t)b->start;
+  const size_t size_a = (size_t)a->count * a->element_size;
+  const size_t size_b = (size_t)b->count * b->element_size;
+  if (a->start == NULL || b->start == NULL || size_a == 0 || size_b == 0) return false;
+  return start_a < start_b ? start_b - start_a < size_a : start_a - start_b < size_b;
+}
+
+static bool in_place(const axn_buffer *written, const axn_buffer *other) {
+  return written->in_place_of != NULL && strcmp(written->in_place_of, other->name) == 0 &&
+         written->start == other->start;
+}
+
+static axn_status check_overlap(const axn_buffer *written, const axn_buffer *other,
+                                axn_error *error) {
+  if (!overlap(written, other) || in_place(written, other)) return AXN_OK;
+  return axn_fail(error, AXN_ERROR_OVERLAP, "%s: overlaps %s", written->name, other->name);
+}
+
+axn_status axn_check_buffers(const axn_buffer *buffers, int count, axn_error *error) {
+  axn_status status = AXN_OK;
+  for (int i = 0; i < count && status == AXN_OK; i++) status = check_buffer(&buffers[i], error);
+  for (int i = 0; i < count; i++) {
+    if (!buffers[i].written) continue;
+    for (int j = 0; j < count && status == AXN_OK; j++) {
+      /* Of two that are written, the first speaks for both. */
+      if (j == i || (buffers[j].written && j < i)) continue;
+      status = check_overlap(&buffers[i], &buffers[j], error);
+    }
+  }
+  return status;
+}
+
+axn_status axn_check_workspace(const void *workspace, size_t size, size_t needed, axn_error *error) {
+  if (needed == 0) return AXN_OK;
+  if (workspace == NULL) {
+    return axn_fail(error, AXN_ERROR_NULL, "workspace: is null; %zu bytes are needed", needed);
+  }
+  if (size < needed) {
+    return axn_fail(error, AXN_ERROR_WORKSPACE, "workspace_size: %zu bytes; %zu are needed", size,
+                    needed);
+  }
+  return AXN_OK;
+}
+
+axn_status axn_check_threads(int threads, axn_error *error) {
+  if (threads >= 0) return AXN_OK;
+  return axn_fail(error, AXN_ERROR_THREADS, "threads: %d is negative", threads);
+}

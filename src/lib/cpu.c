@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+#include "cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+
+#if defined(__x86_64__) && defined(AXN_X86_KERNELS)
+#define HAVE_X86_KERNELS 1
+#else
+#define HAVE_X86_KERNELS 0
+#endif
+
+static int always(void) {
+  return 1;
+}
+
+#if HAVE_X86_KERNELS
+static int has_avx2(void) {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") != 0;
+}
+
+static int has_avx512(void) {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+}
+#endif
+
+typedef struct variant {
+  const char *name;
+  const axn_kernels *kernels; /* null where this build lacks them */
+  int (*supported)(void);
+} variant;
+
+/* Fastest last. Advanced SIMD belongs to every AArch64, so its baseline is the NEON variant. */
+static const variant variants[] = {
+    [AXN_ISA_BASELINE] = {"baseline", &axn_kernels_baseline, always},
+#if HAVE_X86_KERNELS
+    [AXN_ISA_AVX2] = {"avx2", &axn_kernels_avx2, has_avx2},
+    [AXN_ISA_AVX512] = {"avx512", &axn_kernels_avx512, has_avx512},
+#else
+    [AXN_ISA_AVX2] = {"avx2", NULL, NULL},
+    [AXN_ISA_AVX512] = {"avx512", NULL, NULL},
+#endif
+#if defined(__aarch64__)
+    [AXN_ISA_NEON] = {"neon", &axn_kernels_baseline, always},
+#else
+    [AXN_ISA_NEON] = {"neon", NULL, NULL},
+#endif
+};
+
+enum { VARIANTS = sizeof variants / sizeof *variants };
+
+const char *axn_isa_name(axn_isa isa) {
+  return (size_t)isa < VARIANTS ? variants[isa].name : NULL;
+}
+
+int axn_isa_available(axn_isa isa) {
+  if ((size_t)isa >= VARIANTS || variants[isa].kernels == NULL) return 0;
+  return variants[isa].supported();
+}
+
+static axn_isa best_isa(void) {
+  axn_isa best = AXN_ISA_BASELINE;
+  for (int i = AXN_ISA_BASELINE; i < VARIANTS; i++) {
+    if (axn_isa_available((axn_isa)i)) best = (axn_isa)i;
+  }
+  return best;
+}
+
+static axn_isa isa_of_name(const char *name) {
+  for (int i = AXN_ISA_BASELINE; i < VARIANTS; i++) {
+    if (strcmp(name, variants[i].name) == 0) return (axn_isa)i;
+  }
+  return AXN_ISA_AUTO;
+}
+
+axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernels **kernels,
+                          axn_error *error) {
+  const char *source = "isa", *name = axn_isa_name(wanted);
+  *isa = wanted;
+  if (wanted == AXN_ISA_AUTO) {
+    source = "AXISNORM_ISA";
+    name = getenv(source);
+    *isa = name != NULL && name[0] != '\0' ? isa_of_name(name) : best_isa();
+  }
+  if (!axn_isa_available(*isa)) {
+    return axn_fail(error, AXN_ERROR_ISA, "%s: %.40s is not an instruction set of this machine and build",
+                    source, name != NULL ? name : "unknown value");
+  }
+  *kernels = variants[*isa].kernels;
+  return AXN_OK;
+}

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The forward schedule. A unit's statistics are summed and applied while its values are still in
+ * cache; where there are fewer units than threads, all threads sum blocks of the same units, then
+ * all apply. Both ways merge the same blocks in the same order.
+ */
+#include <stddef.h>
+
+#include "check.h"
+#include "error.h"
+#include "kernels/wide.h"
+#include "moments.h"
+#include "plan.h"
+#include "running.h"
+
+typedef struct forward_run {
+  const axn_plan *plan;
+  const axn_geometry *geometry;
+  axn_runner runner;
+  const float *x;
+  float *y;
+  const float *scale, *shift;             /* may be null */
+  const float *given_mean, *given_variance; /* null: statistics come from x */
+  double *mean, *variance;                /* per statistic, where they come from x */
+  double *blocks;                         /* sums of blocks, where units are split */
+  float *mean_out, *rstd_out;             /* may be null */
+} forward_run;
+
+/* ---- workspace: mean, variance, sums of blocks ---- */
+
+static int64_t block_doubles(const axn_geometry *geometry) {
+  if (geometry->sums.blocks == 1) return 0;
+  return geometry->partition.units * geometry->sums.blocks * geometry->partition.unit_columns * 3;
+}
+
+int64_t axn_forward_doubles(const axn_geometry *geometry) {
+  return 2 * geometry->partition.cells + block_doubles(geometry);
+}
+
+static void place_workspace(forward_run *run, void *workspace) {
+  const int64_t cells = run->geometry->partition.cells;
+  run->mean = axn_workspace_start(workspace);
+  run->variance = run->mean + cells;
+  run->blocks = run->variance + cells;
+}
+
+/* ---- statistics ---- */
+
+static void sum_block(const forward_run *run, const axn_place *unit, int64_t index,
+                      axn_moment_sums sums, int64_t *count) {
+  const axn_nest *nest = &run->geometry->sums;
+  const axn_place at = axn_block_at(nest, index, unit->columns);
+  const axn_moments_block block = {.x = run->x + unit->tensor + at.tensor,
+                                   .rows = at.rows,
+                                   .columns = at.columns,
+                                   .row_stride = nest->row.tensor,
+                                   .keep_tiny = run->plan->keep_tiny};
+  const axn_kernels *kernels = run->plan->kernels;
+  if (run->geometry->partition.column_family) {
+    kernels->moments_of_columns(&block, sums);
+    *count = at.rows;
+  } else {
+    kernels->moments_of_row(&block, sums);
+    *count = at.rows * at.columns;
+  }
+}
+
+static void finish_unit(const forward_run *run, const axn_place *unit, axn_moment_sums total) {
+  double *mean = run->mean + unit->cell, *variance = run->variance + unit->cell;
+  axn_finish_moments(total, (double)run->geometry->partition.values, unit->columns, mean, variance);
+  for (int64_t j = 0; j < unit->columns; j++) {
+    if (run->mean_out != NULL) run->mean_out[unit->cell + j] = (float)mean[j];
+    if (run->rstd_out == NULL) continue;
+    run->rstd_out[unit->cell + j] =
+        axn_narrow_rstd(axn_rstd(variance[j], run->plan->desc.epsilon));
+  }
+}
+
+typedef struct sums_of_columns {
+  double shift[AXN_BLOCK_COLUMNS], sum[AXN_BLOCK_COLUMNS], square[AXN_BLOCK_COLUMNS];
+} sums_of_columns;
+
+static axn_moment_sums sums_in(sums_of_columns *room) {
+  return (axn_moment_sums){room->shift, room->sum, room->square};
+}
+
+static void sum_unit(const forward_run *run, const axn_place *unit) {
+  sums_of_columns total, block;
+  for (int64_t b = 0; b < run->geometry->sums.blocks; b++) {
+    int64_t count;
+    sum_block(run, unit, b, sums_in(b == 0 ? &total : &block), &count);
+    if (b > 0) axn_merge_sums(sums_in(&total), sums_in(&block), (double)count, unit->columns);
+  }
+  finish_unit(run, unit, sums_in(&total));
+}
+
+/* Where the sums of a block wait for the others of its unit. */
+static axn_moment_sums stored_sums(const forward_run *run, int64_t index) {
+  const int64_t columns = run->geometry->partition.unit_columns;
+  double *start = run->blocks + index * columns * 3;
+  return (axn_moment_sums){start, start + columns, start + 2 * columns};
+}
+
+static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
+  const forward_run *run = data;
+  const int64_t blocks = run->geometry->sums.blocks;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t count;
+    const axn_place unit = axn_unit_at(&run->geometry->partition, i / blocks);
+    sum_block(run, &unit, i % blocks, stored_sums(run, i), &count);
+  }
+}
+
+static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
+  const forward_run *run = data;
+  const axn_nest *nest = &run->geometry->sums;
+  for (int64_t u = begin; u < end; u++) {
+    const axn_place unit = axn_unit_at(&run->geometry->partition, u);
+    const axn_moment_sums total = stored_sums(run, u * nest->blocks);
+    for (int64_t b = 1; b < nest->blocks; b++) {
+      const axn_place at = axn_block_at(nest, b, unit.columns);
+      const int64_t count =
+          run->geometry->partition.column_family ? at.rows : at.rows * at.columns;
+      axn_merge_sums(total, stored_sums(run, u * nest->blocks + b), (double)count, unit.columns);
+    }
+    finish_unit(run, &unit, total);
+  }
+}
+
+/* ---- apply ---- */
+
+/* What the statistics of one unit do to x, in the kernels' terms. */
+typedef struct unit_transform {
+  double mean[AXN_BLOCK_COLUMNS], rstd[AXN_BLOCK_COLUMNS];
+  float mean_high[AXN_BLOCK_COLUMNS]; /* the mean as float */
+  double mean_low[AXN_BLOCK_COLUMNS]; /* the rest of it */
+  bool wide;                          /* some column needs float64 */
+} unit_transform;
+
+static void prepare_unit(const forward_run *run, const axn_place *unit, unit_transform *transform) {
+  transform->wide = false;
+  for (int64_t j = 0; j < unit->columns; j++) {
+    const int64_t at = unit->cell + j;
+    const bool given = run->given_mean != NULL;
+    const double mean = given ? (double)run->given_mean[at] : run->mean[at];
+    const double variance = given ? (double)run->given_variance[at] : run->variance[at];
+    transform->mean[j] = mean;
+    transform->rstd[j] = axn_rstd(variance, run->plan->desc.epsilon);
+    transform->mean_high[j] = (float)mean;
+    transform->mean_low[j] = mean - (double)transform->mean_high[j];
+    transform->wide |= axn_needs_wide(transform->rstd[j]);
+  }
+}
+
+static double value_or(const float *values, int64_t at, double otherwise) {
+  return values != NULL ? (double)values[at] : otherwise;
+}
+
+static const float *from(const float *values, int64_t at) {
+  return values != NULL ? values + at : NULL;
+}
+
+/* Multiplier and offset of column or row i: scale, shift and the low part of the mean folded in. */
+static void fold(const forward_run *run, const unit_transform *transform, int64_t column,
+                 int64_t parameter, float *multiplier, float *offset) {
+  const double factor = transform->rstd[column] * value_or(run->scale, parameter, 1);
+  *multiplier = (float)factor;
+  *offset = (float)(value_or(run->shift, parameter, 0) - transform->mean_low[column] * factor);
+}
+
+static void apply_wide(const forward_run *run, const unit_transform *transform,
+                       const axn_apply_block *block, int64_t column, int64_t parameter) {
+  const axn_nest *nest = &run->geometry->apply;
+  const bool columns = run->geometry->partition.column_family;
+  const axn_wide_block wide = {.x = block->x + column,
+                               .out = block->y + column,
+                               .rows = block->rows,
+                               .columns = columns ? 1 : block->columns,
+                               .row_stride = block->row_stride,
+                               .scale = from(run->scale, parameter),
+                               .shift = from(run->shift, parameter),
+                               .parameter_row = nest->row.parameter,
+                               .parameter_column = nest->column.parameter,
+                               .mean = transform->mean[column],
+                               .rstd = transform->rstd[column]};
+  axn_wide_apply(&wide);
+}
+
+/* A block of columns of which some need float64 goes one column at a time. */
+static void apply_column_by_column(const forward_run *run, const unit_transform *transform,
+                                   const axn_apply_block *block, int64_t parameter) {
+  const int64_t stride = run->geometry->apply.column.parameter;
+  for (int64_t j = 0; j < block->columns; j++) {
+    if (axn_needs_wide(transform->rstd[j])) {
+      apply_wide(run, transform, block, j, parameter + j * stride);
+      continue;
+    }
+    axn_apply_block column = *block;
+    column.x += j;
+    column.y += j;
+    column.columns = 1;
+    column.mean += j;
+    column.multiplier += j;
+    column.offset += j;
+    run->plan->kernels->apply[AXN_FORM_COLUMNS](&column);
+  }
+}
+
+enum { FOLDED = AXN_BLOCK_ROWS > AXN_BLOCK_COLUMNS ? AXN_BLOCK_ROWS : AXN_BLOCK_COLUMNS };
+
+static void apply_block(const forward_run *run, const axn_place *unit,
+                        const unit_transform *transform, int64_t index) {
+  const axn_geometry *geometry = run->geometry;
+  const axn_nest *nest = &geometry->apply;
+  const axn_place at = axn_block_at(nest, index, unit->columns);
+  const int64_t start = unit->tensor + at.tensor, parameter = unit->parameter + at.parameter;
+  float multiplier[FOLDED], offset[FOLDED];
+  axn_apply_block block = {.x = run->x + start,
+                           .y = run->y + start,
+                           .rows = at.rows,
+                           .columns = at.columns,
+                           .row_stride = nest->row.tensor,
+                           .mean = transform->mean_high,
+                           .multiplier = multiplier,
+                           .offset = offset};
+  const bool columns = geometry->form == AXN_FORM_COLUMNS;
+  axn_form form = geometry->form;
+  if (!columns && transform->wide) {
+    apply_wide(run, transform, &block, 0, parameter);
+    return;
+  }
+  if (form == AXN_FORM_WEIGHTED) {
+    multiplier[0] = (float)transform->rstd[0];
+    offset[0] = (float)(-transform->mean_low[0] * transform->rstd[0]);
+    block.scale = from(run->scale, parameter);
+    block.shift = from(run->shift, parameter);
+  } else {
+    const int64_t count = columns ? at.columns : at.rows;
+    const int64_t stride = columns ? nest->column.parameter : nest->row.parameter;
+    for (int64_t i = 0; i < count; i++) {
+      fold(run, transform, columns ? i : 0, parameter + i * stride, &multiplier[i], &offset[i]);
+    }
+  }
+  if (columns && transform->wide) {
+    apply_column_by_column(run, transform, &block, parameter);
+  } else {
+    run->plan->kernels->apply[form](&block);
+  }
+}
+
+/* Applies the blocks from `begin` to `end`, counted through all units. */
+static void apply_blocks(const forward_run *run, int64_t begin, int64_t end) {
+  const int64_t blocks = run->geometry->apply.blocks;
+  unit_transform transform;
+  axn_place unit = {0};
+  for (int64_t i = begin; i < end; i++) {
+    if (i == begin || i % blocks == 0) {
+      unit = axn_unit_at(&run->geometry->partition, i / blocks);
+      prepare_unit(run, &unit, &transform);
+    }
+    apply_block(run, &unit, &transform, i % blocks);
+  }
+}
+
+static void apply_blocks_task(void *data, int64_t begin, int64_t end) {
+  apply_blocks(data, begin, end);
+}
+
+static void whole_units_task(void *data, int64_t begin, int64_t end) {
+  const forward_run *run = data;
+  const int64_t blocks = run->geometry->apply.blocks;
+  for (int64_t u = begin; u < end; u++) {
+    const axn_place unit = axn_unit_at(&run->geometry->partition, u);
+    sum_unit(run, &unit);
+    apply_blocks(run, u * blocks, (u + 1) * blocks);
+  }
+}
+
+static void run_forward(forward_run *run) {
+  const axn_geometry *geometry = run->geometry;
+  const int64_t units = geometry->partition.units;
+  if (run->given_mean == NULL) {
+    if (!axn_split_units(&run->runner, &geometry->partition, &geometry->sums)) {
+      axn_run(&run->runner, units, whole_units_task, run);
+      return;
+    }
+    axn_run(&run->runner, units * geometry->sums.blocks, sum_blocks_task, run);
+    axn_run(&run->runner, units, merge_blocks_task, run);
+  }
+  axn_run(&run->runner, units * geometry->apply.blocks, apply_blocks_task, run);
+}
+
+/* ---- the public functions ---- */
+
+static axn_status check_training(const axn_plan *plan, const axn_training_args *args,
+                                 axn_error *error) {
+  const size_t value = sizeof(float), needed = axn_training_bytes(plan);
+  const int64_t statistics = axn_statistics(plan);
+  const bool cumulative = plan->desc.momentum == AXN_MOMENTUM_CUMULATIVE;
+  const bool running = args->running_mean != NULL || args->running_variance != NULL;
+  if (running && plan->running == 0) {
+    return axn_fail(error, AXN_ERROR_STATISTICS,
+                    "running_mean, running_variance: %s normalization keeps none",
+                    plan->strategy->name);
+  }
+  if (running && (args->running_mean == NULL || args->running_variance == NULL)) {
+    return axn_fail(error, AXN_ERROR_STATISTICS, "%s: is null, but the other one is given",
+                    args->running_mean == NULL ? "running_mean" : "running_variance");
+  }
+  const axn_buffer buffers[] = {
+      {"x", args->x, plan->elements, value, true, false, NULL},
+      {"y", args->y, plan->elements, value, true, true, "x"},
+      {"scale", args->scale, plan->parameters, value, false, false, NULL},
+      {"shift", args->shift, plan->parameters, value, false, false, NULL},
+      {"mean", args->mean, statistics, value, false, true, NULL},
+      {"rstd", args->rstd, statistics, value, false, true, NULL},
+      {"running_mean", args->running_mean, plan->running, value, false, true, NULL},
+      {"running_variance", args->running_variance, plan->running, value, false, true, NULL},
+      {"batch_count", args->batch_count, 1, sizeof(int64_t), running && cumulative, true, NULL},
+      {"workspace", args->workspace, (int64_t)needed, 1, false, true, NULL},
+  };
+  axn_status status = axn_check_threads(args->threads, error);
+  if (status == AXN_OK) {
+    status = axn_check_workspace(args->workspace, args->workspace_size, needed, error);
+  }
+  if (status == AXN_OK) status = axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
+  if (status != AXN_OK) return status;
+  if (plan->elements > 0 && plan->own.partition.values == 1 &&
+      plan->strategy->training_needs_values) {
+    return axn_fail(error, AXN_ERROR_TOO_FEW_VALUES,
+                    "shape: %s normalization has one value per statistic to train on",
+                    plan->strategy->name);
+  }
+  return AXN_OK;
+}
+
+static void update_running(const axn_plan *plan, const axn_training_args *args,
+                           const forward_run *run) {
+  const axn_running running = {args->running_mean, args->running_variance, args->batch_count,
+                               plan->running};
+  const axn_partition *partition = &plan->own.partition;
+  if (running.mean != NULL) {
+    axn_update_running(&plan->desc, running, run->mean, run->variance,
+                       partition->cells / plan->running, partition->values);
+  } else if (running.batch_count != NULL) {
+    ++*running.batch_count;
+  }
+}
+
+axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *caller_args,
+                                axn_error *error) {
+  axn_training_args args;
+  if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
+  axn_status status = axn_read_struct(&args, sizeof args, sizeof args, caller_args, "args", error);
+  if (status == AXN_OK) status = check_training(plan, &args, error);
+  if (status != AXN_OK) return status;
+  if (plan->elements > 0) {
+    forward_run run = {.plan = plan,
+                       .geometry = &plan->own,
+                       .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
+                       .x = args.x,
+                       .y = args.y,
+                       .scale = args.scale,
+                       .shift = args.shift,
+                       .mean_out = args.mean,
+                       .rstd_out = args.rstd};
+    place_workspace(&run, args.workspace);
+    run_forward(&run);
+    update_running(plan, &args, &run);
+  }
+  return axn_succeed(error);
+}
+
+static axn_status check_inference(const axn_plan *plan, const axn_inference_args *args,
+                                  axn_error *error) {
+  const size_t value = sizeof(float);
+  const bool given = args->running_mean != NULL || args->running_variance != NULL;
+  const size_t needed = given ? 0 : axn_inference_bytes(plan);
+  if (given && plan->running == 0) {
+    return axn_fail(error, AXN_ERROR_STATISTICS,
+                    "running_mean, running_variance: %s normalization keeps none",
+                    plan->strategy->name);
+  }
+  if ((given || plan->strategy->inference_needs_running) &&
+      (args->running_mean == NULL || args->running_variance == NULL)) {
+    return axn_fail(error, AXN_ERROR_STATISTICS, "%s: is null; %s normalization needs it here",
+                    args->running_mean == NULL ? "running_mean" : "running_variance",
+                    plan->strategy->name);
+  }
+  const axn_buffer buffers[] = {
+      {"x", args->x, plan->elements, value, true, false, NULL},
+      {"y", args->y, plan->elements, value, true, true, "x"},
+      {"scale", args->scale, plan->parameters, value, false, false, NULL},
+      {"shift", args->shift, plan->parameters, value, false, false, NULL},
+      {"running_mean", args->running_mean, plan->running, value, false, false, NULL},
+      {"running_variance", args->running_variance, plan->running, value, false, false, NULL},
+      {"workspace", args->workspace, (int64_t)needed, 1, false, true, NULL},
+  };
+  axn_status status = axn_check_threads(args->threads, error);
+  if (status == AXN_OK) {
+    status = axn_check_workspace(args->workspace, args->workspace_size, needed, error);
+  }
+  if (status == AXN_OK) status = axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
+  return status;
+}
+
+axn_status axn_forward_inference(const axn_plan *plan, const axn_inference_args *caller_args,
+                                 axn_error *error) {
+  axn_inference_args args;
+  if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
+  axn_status status = axn_read_struct(&args, sizeof args, sizeof args, caller_args, "args", error);
+  if (status == AXN_OK) status = check_inference(plan, &args, error);
+  if (status != AXN_OK) return status;
+  if (plan->elements > 0) {
+    const bool given = args.running_mean != NULL;
+    forward_run run = {.plan = plan,
+                       .geometry = given ? &plan->given : &plan->own,
+                       .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
+                       .x = args.x,
+                       .y = args.y,
+                       .scale = args.scale,
+                       .shift = args.shift,
+                       .given_mean = args.running_mean,
+                       .given_variance = args.running_variance};
+    if (!given) place_workspace(&run, args.workspace);
+    run_forward(&run);
+  }
+  return axn_succeed(error);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* The plan: everything decided before data is there. */
+#ifndef AXN_LIB_PLAN_H
+#define AXN_LIB_PLAN_H
+
+#include "kernels/kernels.h"
+#include "parallel.h"
+#include "partition.h"
+
+/* One way to cut the tensor: by its own statistics, or by statistics given per channel. */
+typedef struct axn_geometry {
+  axn_partition partition;
+  axn_nest sums;  /* for sums over x alone */
+  axn_nest apply; /* for element-wise work */
+  axn_nest terms; /* for the sums of backward: one parameter per block, or one per column */
+  axn_form form;
+} axn_geometry;
+
+struct axn_plan {
+  axn_desc desc;
+  const axn_strategy *strategy;
+  axn_axes axes;
+  axn_isa isa;
+  const axn_kernels *kernels;
+  int64_t elements;   /* 0 where N is 0; all below is then for N = 1 */
+  int64_t parameters; /* of scale and of shift */
+  int64_t running;    /* 0 where the norm keeps no running statistics */
+  bool keep_tiny;     /* epsilon is so small that squares which vanish in float32 matter */
+  axn_geometry own;   /* cells are the statistics of x */
+  axn_geometry given; /* cells are channels; only where `running` is not 0 */
+  axn_partition parameter_cells; /* cells are parameters, for the gradients of scale and shift */
+  axn_nest parameter_blocks;
+};
+
+/* Statistics that the tensor really has: none where N is 0 and a sample has its own. */
+int64_t axn_statistics(const axn_plan *plan);
+
+/* Whether a pass is worth cutting inside its units, which costs a second visit to memory: only where
+ * whole units do not keep all threads busy. */
+bool axn_split_units(const axn_runner *runner, const axn_partition *partition,
+                     const axn_nest *nest);
+
+/* Workspaces hold doubles, from a cache line's start. */
+double *axn_workspace_start(void *workspace);
+size_t axn_workspace_bytes(int64_t doubles);
+
+/* Doubles that a run over this geometry needs. */
+int64_t axn_forward_doubles(const axn_geometry *geometry);
+int64_t axn_backward_doubles(const axn_plan *plan, const axn_geometry *geometry);
+
+/* Bytes that the public functions ask for. */
+size_t axn_training_bytes(const axn_plan *plan);
+size_t axn_inference_bytes(const axn_plan *plan);
+size_t axn_backward_bytes(const axn_plan *plan);
+
+#endif
