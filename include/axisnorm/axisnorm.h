@@ -20,9 +20,8 @@
  *
  *     axn_desc desc = axn_desc_init();
  *     desc.norm = AXN_GROUP_NORM;  desc.groups = 32;
- *     desc.rank = 4;  desc.shape[0] = n;  desc.shape[1] = c;  desc.shape[2] = h;  desc.shape[3] = w;
- *     axn_plan *plan;
- *     axn_status status = axn_plan_create(&plan, &desc, NULL);
+ *     desc.rank = 4;  desc.shape[0] = n;  desc.shape[1] = c;  desc.shape[2] = h;  desc.shape[3] =
+ * w; axn_plan *plan; axn_status status = axn_plan_create(&plan, &desc, NULL);
  *
  *     axn_training_args args = axn_training_init();
  *     args.x = x;  args.y = y;
@@ -45,6 +44,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define AXN_VERSION_MAJOR 0
 #define AXN_VERSION_MINOR 1
@@ -63,23 +63,23 @@ extern "C" {
 /* What a call came to. The numbers are part of the ABI: they never change meaning. */
 typedef enum axn_status {
   AXN_OK = 0,
-  AXN_ERROR_NULL = 1,           /* a null pointer where data is due */
-  AXN_ERROR_STRUCT_SIZE = 2,    /* a struct not started by its axn_..._init function */
-  AXN_ERROR_OPTION = 3,         /* an unknown enum value, or one that this norm does not take */
-  AXN_ERROR_SHAPE = 4,          /* a rank or an extent out of range */
-  AXN_ERROR_OVERFLOW = 5,       /* a size in elements or bytes that does not fit */
-  AXN_ERROR_GROUPS = 6,         /* groups below 1, or that do not divide the channels */
-  AXN_ERROR_AXIS = 7,           /* an axis that the tensor does not have */
-  AXN_ERROR_EPSILON = 8,        /* epsilon not a finite number above 0 */
-  AXN_ERROR_MOMENTUM = 9,       /* momentum outside 0 to 1 and not AXN_MOMENTUM_CUMULATIVE */
-  AXN_ERROR_THREADS = 10,       /* a negative thread count */
-  AXN_ERROR_ISA = 11,           /* an instruction set that this machine or build lacks */
-  AXN_ERROR_MEMORY = 12,        /* the plan could not be allocated */
+  AXN_ERROR_NULL = 1,            /* a null pointer where data is due */
+  AXN_ERROR_STRUCT_SIZE = 2,     /* a struct not started by its axn_..._init function */
+  AXN_ERROR_OPTION = 3,          /* an unknown enum value, or one that this norm does not take */
+  AXN_ERROR_SHAPE = 4,           /* a rank or an extent out of range */
+  AXN_ERROR_OVERFLOW = 5,        /* a size in elements or bytes that does not fit */
+  AXN_ERROR_GROUPS = 6,          /* groups below 1, or that do not divide the channels */
+  AXN_ERROR_AXIS = 7,            /* an axis that the tensor does not have */
+  AXN_ERROR_EPSILON = 8,         /* epsilon not a finite number above 0 */
+  AXN_ERROR_MOMENTUM = 9,        /* momentum outside 0 to 1 and not AXN_MOMENTUM_CUMULATIVE */
+  AXN_ERROR_THREADS = 10,        /* a negative thread count */
+  AXN_ERROR_ISA = 11,            /* an instruction set that this machine or build lacks */
+  AXN_ERROR_MEMORY = 12,         /* the plan could not be allocated */
   AXN_ERROR_TOO_FEW_VALUES = 13, /* training with one value per statistic */
-  AXN_ERROR_WORKSPACE = 14,     /* a workspace smaller than the plan says */
-  AXN_ERROR_ALIGNMENT = 15,     /* a buffer not aligned to its element type */
-  AXN_ERROR_OVERLAP = 16,       /* an output that overlaps another buffer, other than in place */
-  AXN_ERROR_STATISTICS = 17     /* statistics given that do not fit together, or are missing */
+  AXN_ERROR_WORKSPACE = 14,      /* a workspace smaller than the plan says */
+  AXN_ERROR_ALIGNMENT = 15,      /* a buffer not aligned to its element type */
+  AXN_ERROR_OVERLAP = 16,        /* an output that overlaps another buffer, other than in place */
+  AXN_ERROR_STATISTICS = 17      /* statistics given that do not fit together, or are missing */
 } axn_status;
 
 /* A short English text for a status; never null. */
@@ -114,7 +114,8 @@ typedef enum axn_layout {
 /* What one element of scale and shift belongs to. */
 typedef enum axn_parameters {
   AXN_PARAMETERS_PER_CHANNEL = 1, /* [C], for every norm */
-  AXN_PARAMETERS_PER_ELEMENT = 2  /* layer only: one per element of the normalized axes, in x's order */
+  AXN_PARAMETERS_PER_ELEMENT =
+      2 /* layer only: one per element of the normalized axes, in x's order */
 } axn_parameters;
 
 /* The divisor of the variance that goes into the running variance, for n values: n - 1 (PyTorch) or
@@ -143,11 +144,12 @@ AXN_API int axn_isa_available(axn_isa isa);
 typedef void (*axn_task)(void *data, int64_t begin, int64_t end);
 
 /* A host's own parallel loop, in place of OpenMP: calls task(data, begin, end) on disjoint ranges
- * that together cover 0 to count, on up to `threads` threads, in any order, and returns when all are
- * done. `threads` is what the plan or the call asked for, 0 where neither did. */
-typedef void (*axn_parallel_for)(void *context, int threads, int64_t count, axn_task task, void *data);
+ * that together cover 0 to count, on up to `threads` threads, in any order, and returns when all
+ * are done. `threads` is what the plan or the call asked for, 0 where neither did. */
+typedef void (*axn_parallel_for)(void *context, int threads, int64_t count, axn_task task,
+                                 void *data);
 
-#define AXN_MAX_RANK 8                /* room in the struct; this version takes ranks 2 to 5 */
+#define AXN_MAX_RANK 8                 /* room in the struct; this version takes ranks 2 to 5 */
 #define AXN_MOMENTUM_CUMULATIVE (-1.0) /* momentum: plain average over all batches so far */
 
 /* What to normalize. Start from axn_desc_init(), then set shape, rank and norm. */
@@ -161,20 +163,28 @@ typedef struct axn_desc {
   int64_t groups;              /* group only: divides C; must be set */
   int axis;                    /* layer only: the first normalized axis, negative from the end */
   axn_parameters parameters;
-  double epsilon;              /* added to the variance, inside the square root */
-  double momentum;             /* weight of the new value in the running statistics, 0 to 1; ONNX's
-                                  and Keras's number is one minus it */
+  double epsilon;  /* added to the variance, inside the square root */
+  double momentum; /* weight of the new value in the running statistics, 0 to 1; ONNX's
+                      and Keras's number is one minus it */
   axn_running_variance running_variance;
   axn_isa isa;
-  int threads;                 /* 0: as many as OpenMP would use */
+  int threads;                   /* 0: as many as OpenMP would use */
   axn_parallel_for parallel_for; /* null: OpenMP, or the calling thread where built without */
   void *parallel_context;
 } axn_desc;
 
 static inline axn_desc axn_desc_init(void) {
-  axn_desc desc = {sizeof(axn_desc), AXN_BATCH_NORM, AXN_FLOAT32, AXN_CHANNELS_FIRST, 0, {0}, 0, 1,
-                   AXN_PARAMETERS_PER_CHANNEL, 1e-5, 0.1, AXN_RUNNING_VARIANCE_UNBIASED,
-                   AXN_ISA_AUTO, 0, NULL, NULL};
+  axn_desc desc;
+  memset(&desc, 0, sizeof desc);
+  desc.struct_size = sizeof desc;
+  desc.norm = AXN_BATCH_NORM;
+  desc.dtype = AXN_FLOAT32;
+  desc.layout = AXN_CHANNELS_FIRST;
+  desc.axis = 1;
+  desc.parameters = AXN_PARAMETERS_PER_CHANNEL;
+  desc.epsilon = 1e-5;
+  desc.momentum = 0.1;
+  desc.running_variance = AXN_RUNNING_VARIANCE_UNBIASED;
   return desc;
 }
 
@@ -190,8 +200,8 @@ AXN_API void axn_plan_destroy(axn_plan *plan);
 /* What a plan says of itself. Start from axn_plan_info_init(). */
 typedef struct axn_plan_info {
   size_t struct_size;
-  int64_t elements;             /* of x */
-  int64_t statistics;           /* (mean, rstd) pairs: the extents of the axes that are not reduced */
+  int64_t elements;   /* of x */
+  int64_t statistics; /* (mean, rstd) pairs: the extents of the axes that are not reduced */
   int64_t values_per_statistic; /* elements of x that share one pair */
   int64_t parameters;           /* elements of scale and of shift */
   int64_t running_statistics;   /* elements of running_mean; 0 where the norm keeps none */
@@ -207,7 +217,9 @@ typedef struct axn_plan_info {
 } axn_plan_info;
 
 static inline axn_plan_info axn_plan_info_init(void) {
-  axn_plan_info info = {sizeof(axn_plan_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, AXN_ISA_AUTO, 0, 0, 0, 0};
+  axn_plan_info info;
+  memset(&info, 0, sizeof info);
+  info.struct_size = sizeof info;
   return info;
 }
 
@@ -217,51 +229,54 @@ AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, 
  * Common to the three runs below:
  *   x, y and their gradients hold `elements` values, scale, shift and their gradients `parameters`,
  *   mean and rstd `statistics`, the running ones `running_statistics`. Pointers marked optional may
- *   be null. rstd is 1 / sqrt(variance + epsilon).
+ *   be null. rstd is 1 / sqrt(variance + epsilon). Statistics stand in x's order in memory: what
+ *   reducing x's array along the reduced axes leaves.
  *   workspace: at least the plan's size for this run, of any alignment; its contents mean nothing
  *   before or after. May be null where that size is 0.
  *   threads: for this call in place of the plan's number; 0 leaves the plan's.
  *   N = 0: nothing is written but parameter gradients, which are zero.
- *   NaN or infinity in x reaches the outputs of its own statistic only (and the parameter gradients).
+ *   NaN or infinity in x reaches the outputs of its own statistic only, and parameter gradients.
  */
 
 /* Forward in training: statistics from x. */
 typedef struct axn_training_args {
   size_t struct_size;
   const void *x;
-  void *y;                /* may be x */
-  const void *scale;      /* optional: 1 */
-  const void *shift;      /* optional: 0 */
-  void *mean;             /* optional output, for axn_backward */
-  void *rstd;             /* optional output, for axn_backward */
-  void *running_mean;     /* optional, updated; batch and instance only, both or neither */
+  void *y;            /* may be x */
+  const void *scale;  /* optional: 1 */
+  const void *shift;  /* optional: 0 */
+  void *mean;         /* optional output, for axn_backward */
+  void *rstd;         /* optional output, for axn_backward */
+  void *running_mean; /* optional, updated; batch and instance only, both or neither */
   void *running_variance;
-  int64_t *batch_count;   /* optional, incremented; due with AXN_MOMENTUM_CUMULATIVE */
+  int64_t *batch_count; /* optional, incremented; due with AXN_MOMENTUM_CUMULATIVE */
   void *workspace;
   size_t workspace_size;
   int threads;
 } axn_training_args;
 
 static inline axn_training_args axn_training_init(void) {
-  axn_training_args args = {sizeof(axn_training_args), NULL, NULL, NULL, NULL, NULL, NULL,
-                            NULL, NULL, NULL, NULL, 0, 0};
+  axn_training_args args;
+  memset(&args, 0, sizeof args);
+  args.struct_size = sizeof args;
   return args;
 }
 
-/* Fails with AXN_ERROR_TOO_FEW_VALUES for batch and instance normalization where a statistic has one
- * value (as PyTorch does); layer and group normalization give the shift there.
- * Running update: new = (1 - momentum) * old + momentum * statistic. */
+/* Running update: new = (1 - momentum) * old + momentum * statistic.
+ * Fails with AXN_ERROR_TOO_FEW_VALUES for batch and instance normalization where a statistic has one
+ * value (as PyTorch does); layer and group normalization give the shift there. */
 AXN_API axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *args,
                                         axn_error *error);
 
-/* Forward in inference. With running_mean and running_variance (batch and instance) these normalize;
- * batch must have them. Without, as in training, from x: layer, group, and instance by choice. */
+/* Forward in inference. With running_mean and running_variance (batch and instance) these
+ * normalize; batch must have them. Without, as in training, from x: layer, group, and instance by
+ * choice. */
 typedef struct axn_inference_args {
   size_t struct_size;
   const void *x;
-  void *y;                /* may be x */
-  const void *scale;      /* optional: 1 */
-  const void *shift;      /* optional: 0 */
+  void *y;           /* may be x */
+  const void *scale; /* optional: 1 */
+  const void *shift; /* optional: 0 */
   const void *running_mean;
   const void *running_variance;
   void *workspace;
@@ -270,8 +285,9 @@ typedef struct axn_inference_args {
 } axn_inference_args;
 
 static inline axn_inference_args axn_inference_init(void) {
-  axn_inference_args args = {sizeof(axn_inference_args), NULL, NULL, NULL, NULL, NULL, NULL,
-                             NULL, 0, 0};
+  axn_inference_args args;
+  memset(&args, 0, sizeof args);
+  args.struct_size = sizeof args;
   return args;
 }
 
@@ -283,24 +299,25 @@ AXN_API axn_status axn_forward_inference(const axn_plan *plan, const axn_inferen
  * then flows; or running_mean and running_variance (batch and instance), which are constants. */
 typedef struct axn_backward_args {
   size_t struct_size;
-  const void *x;          /* optional where neither grad_scale nor mean and rstd are given */
+  const void *x; /* optional where neither grad_scale nor mean and rstd are given */
   const void *grad_y;
-  const void *scale;      /* optional: 1 */
+  const void *scale; /* optional: 1 */
   const void *mean;
   const void *rstd;
   const void *running_mean;
   const void *running_variance;
-  void *grad_x;           /* optional output; may be grad_y */
-  void *grad_scale;       /* optional output, also where scale is null */
-  void *grad_shift;       /* optional output */
+  void *grad_x;     /* optional output; may be grad_y */
+  void *grad_scale; /* optional output, also where scale is null */
+  void *grad_shift; /* optional output */
   void *workspace;
   size_t workspace_size;
   int threads;
 } axn_backward_args;
 
 static inline axn_backward_args axn_backward_init(void) {
-  axn_backward_args args = {sizeof(axn_backward_args), NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-                            NULL, NULL, NULL, NULL, 0, 0};
+  axn_backward_args args;
+  memset(&args, 0, sizeof args);
+  args.struct_size = sizeof args;
   return args;
 }
 

@@ -5,23 +5,23 @@
  *
  *     grad_x = rstd * (g - mean(g) - (e - mean(e)) * mean(g * (e - mean(e))))
  *
- * mean(e) is what the mean, saved as float, was off by; the first pass recovers it. The gradients of
- * scale and shift are sums of grad_y * (e - mean(e)) and of grad_y over all that share a parameter:
+ * mean(e) is what the mean, saved as float, was off by; the first pass recovers it. The gradients
+ * of scale and shift are sums of grad_y * (e - mean(e)) and of grad_y over all that share a
+ * parameter:
  *
  * - where a parameter stays the same along the columns or has one of its own per column, they fall
  *   out of the first pass, as *segments*: a unit's sums for one parameter;
- * - where it changes along the columns of one statistic (layer normalization per element), a pass of
- *   its own sums down the columns, before grad_x may overwrite grad_y.
+ * - where it changes along the columns of one statistic (layer normalization per element), a pass
+ * of its own sums down the columns, before grad_x may overwrite grad_y.
  */
-#include "kernels/wide.h"
-#include "moments.h"
-#include "plan.h"
-
 #include <stddef.h>
 #include <string.h>
 
-#include "check.h"
+#include "arguments.h"
 #include "error.h"
+#include "kernels/wide.h"
+#include "moments.h"
+#include "plan.h"
 
 typedef struct backward_run {
   const axn_plan *plan;
@@ -29,13 +29,13 @@ typedef struct backward_run {
   axn_runner runner;
   bool frozen; /* statistics are constants */
   const float *x, *grad_y, *scale;
-  const float *mean, *rstd;                 /* of x; or */
-  const float *given_mean, *given_variance; /* frozen */
-  float *grad_x, *grad_scale, *grad_shift;  /* each may be null */
-  axn_gradient_sums means;                  /* per statistic: of e, of g, of g * (e - mean(e)) */
-  double *segment_scale, *segment_shift;    /* per unit, segment and column */
+  const float *mean, *rstd;                  /* of x; or */
+  const float *given_mean, *given_variance;  /* frozen */
+  float *grad_x, *grad_scale, *grad_shift;   /* each may be null */
+  axn_gradient_sums means;                   /* per statistic: of e, of g, of g * (e - mean(e)) */
+  double *segment_scale, *segment_shift;     /* per unit, segment and column */
   double *parameter_scale, *parameter_shift; /* per parameter, summed over segments */
-  double *blocks;                           /* sums of blocks, where units are split */
+  double *blocks;                            /* sums of blocks, where units are split */
 } backward_run;
 
 /* ---- workspace ---- */
@@ -189,8 +189,7 @@ static void add_block(const backward_run *run, const axn_place *unit, int64_t un
   const int64_t segment =
       first_segment(run, unit_index) + at.segment * geometry->partition.unit_columns;
   for (int64_t j = 0; j < unit->columns; j++) {
-    const double scale =
-        weighted ? 1 : scale_at(run, unit->parameter + at.parameter + j * stride);
+    const double scale = weighted ? 1 : scale_at(run, unit->parameter + at.parameter + j * stride);
     total.centred[j] += sums.centred[j];
     total.gradient[j] += sums.gradient[j] * scale;
     total.product[j] += sums.product[j] * scale;
@@ -267,11 +266,10 @@ static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
 
 /* ---- second pass: gradient of x ---- */
 
-enum { FOLDED = AXN_BLOCK_ROWS > AXN_BLOCK_COLUMNS ? AXN_BLOCK_ROWS : AXN_BLOCK_COLUMNS };
-
 /* What multiplies grad_y, e and 1 in a block. */
 typedef struct gradient_factors {
-  float from_gradient[FOLDED], from_value[AXN_BLOCK_COLUMNS], constant[AXN_BLOCK_COLUMNS];
+  float from_gradient[AXN_BLOCK_FACTORS], from_value[AXN_BLOCK_COLUMNS],
+      constant[AXN_BLOCK_COLUMNS];
 } gradient_factors;
 
 static void find_factors(const backward_run *run, const axn_place *unit, const axn_place *at,
@@ -290,8 +288,7 @@ static void find_factors(const backward_run *run, const axn_place *unit, const a
   }
   const bool columns = geometry->form == AXN_FORM_COLUMNS;
   const int64_t count = columns ? at->columns : at->rows;
-  const int64_t stride =
-      columns ? geometry->apply.column.parameter : geometry->apply.row.parameter;
+  const int64_t stride = columns ? geometry->apply.column.parameter : geometry->apply.row.parameter;
   for (int64_t i = 0; i < count; i++) {
     const double rstd = (double)statistics->rstd[columns ? i : 0];
     const int64_t parameter = unit->parameter + at->parameter + i * stride;
@@ -301,7 +298,7 @@ static void find_factors(const backward_run *run, const axn_place *unit, const a
 
 /* Constant statistics: grad_x = grad_y * rstd * scale, which is an apply with mean and offset 0. */
 static void apply_frozen(const backward_run *run, const axn_gradient_block *block) {
-  static const float zeros[FOLDED] = {0};
+  static const float zeros[AXN_BLOCK_FACTORS] = {0};
   const axn_apply_block apply = {.x = block->grad_y,
                                  .y = block->grad_x,
                                  .rows = block->rows,
@@ -423,9 +420,8 @@ static void write_parameters(const backward_run *run, int64_t first, int64_t cou
 static void parameters_from_segments(const backward_run *run) {
   const axn_partition *partition = &run->geometry->partition;
   const int64_t parameters = run->plan->parameters;
-  const int64_t stride = partition->column_family
-                             ? partition->axes.axis[partition->axes.count - 1].parameter
-                             : 0;
+  const int64_t stride =
+      partition->column_family ? partition->axes.axis[partition->axes.count - 1].parameter : 0;
   clear_doubles(run->parameter_scale, parameters);
   clear_doubles(run->parameter_shift, parameters);
   for (int64_t u = 0; u < partition->units; u++) {
@@ -498,10 +494,9 @@ static void parameters_task(void *data, int64_t begin, int64_t end) {
       const int64_t start = unit.tensor + at.tensor;
       const int64_t cell = unit.parameter + at.parameter, stride = nest->row.parameter;
       row_statistics statistics;
-      const axn_parameter_block block = {run->x + start,   run->grad_y + start, at.rows,
-                                         unit.columns,     nest->row.tensor,    statistics.mean,
-                                         statistics.rstd,  statistics.centre,   scale,
-                                         shift};
+      const axn_parameter_block block = {
+          run->x + start,  run->grad_y + start, at.rows,           unit.columns, nest->row.tensor,
+          statistics.mean, statistics.rstd,     statistics.centre, scale,        shift};
       read_row_statistics(run, cell, stride, at.rows, &statistics);
       if (statistics.wide) {
         parameters_row_by_row(run, &block, cell, stride);
@@ -549,61 +544,6 @@ static void run_backward(backward_run *run) {
   }
 }
 
-static axn_status check_statistics(const axn_plan *plan, const axn_backward_args *args,
-                                   axn_error *error) {
-  const bool own = args->mean != NULL || args->rstd != NULL;
-  const bool given = args->running_mean != NULL || args->running_variance != NULL;
-  if (given && plan->running == 0) {
-    return axn_fail(error, AXN_ERROR_STATISTICS,
-                    "running_mean, running_variance: %s normalization keeps none",
-                    plan->strategy->name);
-  }
-  if (own && given) {
-    return axn_fail(error, AXN_ERROR_STATISTICS,
-                    "mean, rstd: given together with running_mean, running_variance");
-  }
-  if (!own && !given && axn_statistics(plan) > 0 && plan->elements > 0) {
-    return axn_fail(error, AXN_ERROR_STATISTICS, "mean, rstd: are null, and so are running_mean, "
-                                                 "running_variance");
-  }
-  if (own && (args->mean == NULL || args->rstd == NULL)) {
-    return axn_fail(error, AXN_ERROR_STATISTICS, "%s: is null, but the other one is given",
-                    args->mean == NULL ? "mean" : "rstd");
-  }
-  if (given && (args->running_mean == NULL || args->running_variance == NULL)) {
-    return axn_fail(error, AXN_ERROR_STATISTICS, "%s: is null, but the other one is given",
-                    args->running_mean == NULL ? "running_mean" : "running_variance");
-  }
-  return AXN_OK;
-}
-
-static axn_status check_backward(const axn_plan *plan, const axn_backward_args *args,
-                                 axn_error *error) {
-  const size_t value = sizeof(float), needed = axn_backward_bytes(plan);
-  const bool needs_x = args->mean != NULL || args->grad_scale != NULL;
-  const int64_t statistics = axn_statistics(plan);
-  const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, needs_x, false, NULL},
-      {"grad_y", args->grad_y, plan->elements, value, true, false, NULL},
-      {"scale", args->scale, plan->parameters, value, false, false, NULL},
-      {"mean", args->mean, statistics, value, false, false, NULL},
-      {"rstd", args->rstd, statistics, value, false, false, NULL},
-      {"running_mean", args->running_mean, plan->running, value, false, false, NULL},
-      {"running_variance", args->running_variance, plan->running, value, false, false, NULL},
-      {"grad_x", args->grad_x, plan->elements, value, false, true, "grad_y"},
-      {"grad_scale", args->grad_scale, plan->parameters, value, false, true, NULL},
-      {"grad_shift", args->grad_shift, plan->parameters, value, false, true, NULL},
-      {"workspace", args->workspace, (int64_t)needed, 1, false, true, NULL},
-  };
-  axn_status status = axn_check_threads(args->threads, error);
-  if (status == AXN_OK) status = check_statistics(plan, args, error);
-  if (status == AXN_OK) {
-    status = axn_check_workspace(args->workspace, args->workspace_size, needed, error);
-  }
-  if (status == AXN_OK) status = axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
-  return status;
-}
-
 static void clear_parameters(const axn_plan *plan, const axn_backward_args *args) {
   const size_t bytes = (size_t)plan->parameters * sizeof(float);
   if (args->grad_scale != NULL) memset(args->grad_scale, 0, bytes);
@@ -613,9 +553,7 @@ static void clear_parameters(const axn_plan *plan, const axn_backward_args *args
 axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_args,
                         axn_error *error) {
   axn_backward_args args;
-  if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
-  axn_status status = axn_read_struct(&args, sizeof args, sizeof args, caller_args, "args", error);
-  if (status == AXN_OK) status = check_backward(plan, &args, error);
+  const axn_status status = axn_read_backward(plan, caller_args, &args, error);
   if (status != AXN_OK) return status;
   if (plan->elements == 0) {
     clear_parameters(plan, &args);

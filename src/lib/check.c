@@ -13,7 +13,8 @@ axn_status axn_read_struct(void *ours, size_t size, size_t first, const void *th
   /* The upper bound keeps a struct that was never started from being read far beyond its end. */
   if (stated < first || stated > 16 * size) {
     return axn_fail(error, AXN_ERROR_STRUCT_SIZE,
-                    "%s: struct_size is %zu; start the struct with its init function", name, stated);
+                    "%s: struct_size is %zu; start the struct with its init function", name,
+                    stated);
   }
   for (size_t i = size; i < stated; i++) {
     if (((const unsigned char *)theirs)[i] == 0) continue;
@@ -70,7 +71,8 @@ axn_status axn_check_buffers(const axn_buffer *buffers, int count, axn_error *er
   return status;
 }
 
-axn_status axn_check_workspace(const void *workspace, size_t size, size_t needed, axn_error *error) {
+axn_status axn_check_workspace(const void *workspace, size_t size, size_t needed,
+                               axn_error *error) {
   if (needed == 0) return AXN_OK;
   if (workspace == NULL) {
     return axn_fail(error, AXN_ERROR_NULL, "workspace: is null; %zu bytes are needed", needed);

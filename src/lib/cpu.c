@@ -88,8 +88,9 @@ axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernels **kern
     *isa = name != NULL && name[0] != '\0' ? isa_of_name(name) : best_isa();
   }
   if (!axn_isa_available(*isa)) {
-    return axn_fail(error, AXN_ERROR_ISA, "%s: %.40s is not an instruction set of this machine and build",
-                    source, name != NULL ? name : "unknown value");
+    return axn_fail(error, AXN_ERROR_ISA,
+                    "%s: %.40s is not an instruction set of this machine and build", source,
+                    name != NULL ? name : "unknown value");
   }
   *kernels = variants[*isa].kernels;
   return AXN_OK;

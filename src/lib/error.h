@@ -9,7 +9,8 @@
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif
-axn_status axn_fail(axn_error *error, axn_status status, const char *format, ...);
+axn_status
+axn_fail(axn_error *error, axn_status status, const char *format, ...);
 
 axn_status axn_succeed(axn_error *error);
 

@@ -6,7 +6,7 @@
  */
 #include <stddef.h>
 
-#include "check.h"
+#include "arguments.h"
 #include "error.h"
 #include "kernels/wide.h"
 #include "moments.h"
@@ -19,11 +19,11 @@ typedef struct forward_run {
   axn_runner runner;
   const float *x;
   float *y;
-  const float *scale, *shift;             /* may be null */
+  const float *scale, *shift;               /* may be null */
   const float *given_mean, *given_variance; /* null: statistics come from x */
-  double *mean, *variance;                /* per statistic, where they come from x */
-  double *blocks;                         /* sums of blocks, where units are split */
-  float *mean_out, *rstd_out;             /* may be null */
+  double *mean, *variance;                  /* per statistic, where they come from x */
+  double *blocks;                           /* sums of blocks, where units are split */
+  float *mean_out, *rstd_out;               /* may be null */
 } forward_run;
 
 /* ---- workspace: mean, variance, sums of blocks ---- */
@@ -71,8 +71,7 @@ static void finish_unit(const forward_run *run, const axn_place *unit, axn_momen
   for (int64_t j = 0; j < unit->columns; j++) {
     if (run->mean_out != NULL) run->mean_out[unit->cell + j] = (float)mean[j];
     if (run->rstd_out == NULL) continue;
-    run->rstd_out[unit->cell + j] =
-        axn_narrow_rstd(axn_rstd(variance[j], run->plan->desc.epsilon));
+    run->rstd_out[unit->cell + j] = axn_narrow_rstd(axn_rstd(variance[j], run->plan->desc.epsilon));
   }
 }
 
@@ -119,8 +118,7 @@ static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
     const axn_moment_sums total = stored_sums(run, u * nest->blocks);
     for (int64_t b = 1; b < nest->blocks; b++) {
       const axn_place at = axn_block_at(nest, b, unit.columns);
-      const int64_t count =
-          run->geometry->partition.column_family ? at.rows : at.rows * at.columns;
+      const int64_t count = run->geometry->partition.column_family ? at.rows : at.rows * at.columns;
       axn_merge_sums(total, stored_sums(run, u * nest->blocks + b), (double)count, unit.columns);
     }
     finish_unit(run, &unit, total);
@@ -206,15 +204,13 @@ static void apply_column_by_column(const forward_run *run, const unit_transform 
   }
 }
 
-enum { FOLDED = AXN_BLOCK_ROWS > AXN_BLOCK_COLUMNS ? AXN_BLOCK_ROWS : AXN_BLOCK_COLUMNS };
-
 static void apply_block(const forward_run *run, const axn_place *unit,
                         const unit_transform *transform, int64_t index) {
   const axn_geometry *geometry = run->geometry;
   const axn_nest *nest = &geometry->apply;
   const axn_place at = axn_block_at(nest, index, unit->columns);
   const int64_t start = unit->tensor + at.tensor, parameter = unit->parameter + at.parameter;
-  float multiplier[FOLDED], offset[FOLDED];
+  float multiplier[AXN_BLOCK_FACTORS], offset[AXN_BLOCK_FACTORS];
   axn_apply_block block = {.x = run->x + start,
                            .y = run->y + start,
                            .rows = at.rows,
@@ -292,48 +288,6 @@ static void run_forward(forward_run *run) {
 
 /* ---- the public functions ---- */
 
-static axn_status check_training(const axn_plan *plan, const axn_training_args *args,
-                                 axn_error *error) {
-  const size_t value = sizeof(float), needed = axn_training_bytes(plan);
-  const int64_t statistics = axn_statistics(plan);
-  const bool cumulative = plan->desc.momentum == AXN_MOMENTUM_CUMULATIVE;
-  const bool running = args->running_mean != NULL || args->running_variance != NULL;
-  if (running && plan->running == 0) {
-    return axn_fail(error, AXN_ERROR_STATISTICS,
-                    "running_mean, running_variance: %s normalization keeps none",
-                    plan->strategy->name);
-  }
-  if (running && (args->running_mean == NULL || args->running_variance == NULL)) {
-    return axn_fail(error, AXN_ERROR_STATISTICS, "%s: is null, but the other one is given",
-                    args->running_mean == NULL ? "running_mean" : "running_variance");
-  }
-  const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, true, false, NULL},
-      {"y", args->y, plan->elements, value, true, true, "x"},
-      {"scale", args->scale, plan->parameters, value, false, false, NULL},
-      {"shift", args->shift, plan->parameters, value, false, false, NULL},
-      {"mean", args->mean, statistics, value, false, true, NULL},
-      {"rstd", args->rstd, statistics, value, false, true, NULL},
-      {"running_mean", args->running_mean, plan->running, value, false, true, NULL},
-      {"running_variance", args->running_variance, plan->running, value, false, true, NULL},
-      {"batch_count", args->batch_count, 1, sizeof(int64_t), running && cumulative, true, NULL},
-      {"workspace", args->workspace, (int64_t)needed, 1, false, true, NULL},
-  };
-  axn_status status = axn_check_threads(args->threads, error);
-  if (status == AXN_OK) {
-    status = axn_check_workspace(args->workspace, args->workspace_size, needed, error);
-  }
-  if (status == AXN_OK) status = axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
-  if (status != AXN_OK) return status;
-  if (plan->elements > 0 && plan->own.partition.values == 1 &&
-      plan->strategy->training_needs_values) {
-    return axn_fail(error, AXN_ERROR_TOO_FEW_VALUES,
-                    "shape: %s normalization has one value per statistic to train on",
-                    plan->strategy->name);
-  }
-  return AXN_OK;
-}
-
 static void update_running(const axn_plan *plan, const axn_training_args *args,
                            const forward_run *run) {
   const axn_running running = {args->running_mean, args->running_variance, args->batch_count,
@@ -350,9 +304,7 @@ static void update_running(const axn_plan *plan, const axn_training_args *args,
 axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *caller_args,
                                 axn_error *error) {
   axn_training_args args;
-  if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
-  axn_status status = axn_read_struct(&args, sizeof args, sizeof args, caller_args, "args", error);
-  if (status == AXN_OK) status = check_training(plan, &args, error);
+  const axn_status status = axn_read_training(plan, caller_args, &args, error);
   if (status != AXN_OK) return status;
   if (plan->elements > 0) {
     forward_run run = {.plan = plan,
@@ -371,45 +323,10 @@ axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *c
   return axn_succeed(error);
 }
 
-static axn_status check_inference(const axn_plan *plan, const axn_inference_args *args,
-                                  axn_error *error) {
-  const size_t value = sizeof(float);
-  const bool given = args->running_mean != NULL || args->running_variance != NULL;
-  const size_t needed = given ? 0 : axn_inference_bytes(plan);
-  if (given && plan->running == 0) {
-    return axn_fail(error, AXN_ERROR_STATISTICS,
-                    "running_mean, running_variance: %s normalization keeps none",
-                    plan->strategy->name);
-  }
-  if ((given || plan->strategy->inference_needs_running) &&
-      (args->running_mean == NULL || args->running_variance == NULL)) {
-    return axn_fail(error, AXN_ERROR_STATISTICS, "%s: is null; %s normalization needs it here",
-                    args->running_mean == NULL ? "running_mean" : "running_variance",
-                    plan->strategy->name);
-  }
-  const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, true, false, NULL},
-      {"y", args->y, plan->elements, value, true, true, "x"},
-      {"scale", args->scale, plan->parameters, value, false, false, NULL},
-      {"shift", args->shift, plan->parameters, value, false, false, NULL},
-      {"running_mean", args->running_mean, plan->running, value, false, false, NULL},
-      {"running_variance", args->running_variance, plan->running, value, false, false, NULL},
-      {"workspace", args->workspace, (int64_t)needed, 1, false, true, NULL},
-  };
-  axn_status status = axn_check_threads(args->threads, error);
-  if (status == AXN_OK) {
-    status = axn_check_workspace(args->workspace, args->workspace_size, needed, error);
-  }
-  if (status == AXN_OK) status = axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
-  return status;
-}
-
 axn_status axn_forward_inference(const axn_plan *plan, const axn_inference_args *caller_args,
                                  axn_error *error) {
   axn_inference_args args;
-  if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
-  axn_status status = axn_read_struct(&args, sizeof args, sizeof args, caller_args, "args", error);
-  if (status == AXN_OK) status = check_inference(plan, &args, error);
+  const axn_status status = axn_read_inference(plan, caller_args, &args, error);
   if (status != AXN_OK) return status;
   if (plan->elements > 0) {
     const bool given = args.running_mean != NULL;

@@ -4,8 +4,7 @@
 #include <float.h>
 #include <math.h>
 
-void axn_merge_sums(axn_moment_sums total, axn_moment_sums block, double count,
-                    int64_t columns) {
+void axn_merge_sums(axn_moment_sums total, axn_moment_sums block, double count, int64_t columns) {
   for (int64_t j = 0; j < columns; j++) {
     const double distance = block.shift[j] - total.shift[j];
     total.sum[j] += block.sum[j] + count * distance;

@@ -8,9 +8,9 @@
 /* Merges the sums of a block of `count` values into a total, which starts as a copy of the first
  * block's sums.
  *
- * Both are sums about a shift, and the total keeps the shift of its first block. Since that block is
- * part of the data, the square of its distance from the common mean is at most about the number of
- * blocks times the variance, so float64 loses log10(blocks) of its 16 digits and no division is
+ * Both are sums about a shift, and the total keeps the shift of its first block. Since that block
+ * is part of the data, the square of its distance from the common mean is at most about the number
+ * of blocks times the variance, so float64 loses log10(blocks) of its 16 digits and no division is
  * needed (docs/mathematics.md). */
 void axn_merge_sums(axn_moment_sums total, axn_moment_sums block, double count, int64_t columns);
 

@@ -54,8 +54,7 @@ static void run_team(int threads, int64_t count, axn_task task, void *data) {
 }
 
 void axn_run(const axn_runner *runner, int64_t count, axn_task task, void *data) {
-  const int threads =
-      runner->threads > 0 && runner->threads > count ? (int)count : runner->threads;
+  const int threads = runner->threads > 0 && runner->threads > count ? (int)count : runner->threads;
   if (threads == 1) {
     task(data, 0, count);
   } else if (runner->host != NULL) {

@@ -11,8 +11,8 @@ typedef struct axn_runner {
   void *context;
 } axn_runner;
 
-/* The runner of a call over `elements` values: `threads` where it is above 0, else the plan's. Below
- * some size a team costs more than the work, and the calling thread does it alone. */
+/* The runner of a call over `elements` values: `threads` where it is above 0, else the plan's.
+ * Below some size a team costs more than the work, and the calling thread does it alone. */
 axn_runner axn_runner_of(const axn_desc *desc, int threads, int64_t elements);
 
 /* How many threads to plan for, at least 1. */

@@ -18,17 +18,19 @@
 
 enum {
   AXN_MAX_AXES = AXN_MAX_RANK + 1, /* one axis may be split */
-  AXN_BLOCK_VALUES = 4096,         /* of a row block: 16 KiB of float, read twice from first-level cache */
-  AXN_BLOCK_ROWS = 128,            /* of a column block */
-  AXN_BLOCK_COLUMNS = 64           /* cells of a unit in the column family, at most */
+  AXN_BLOCK_VALUES = 4096, /* of a row block: 16 KiB of float, read twice from first-level cache */
+  AXN_BLOCK_ROWS = 128,    /* of a column block */
+  AXN_BLOCK_COLUMNS = 64,  /* cells of a unit in the column family, at most */
+  AXN_BLOCK_FACTORS = 128  /* room for one factor per row or per column of a block */
 };
 
 typedef struct axn_axis {
   int64_t extent;
-  int64_t tensor;    /* stride in elements of x */
-  int64_t cell;      /* stride in cells; 0: reduced */
-  int64_t parameter; /* stride in the other broadcast array: parameters where cells are statistics */
-  int64_t segment;   /* stride in the unit's segments: runs of elements with the same parameter */
+  int64_t tensor; /* stride in elements of x */
+  int64_t cell;   /* stride in cells; 0: reduced */
+  int64_t
+      parameter;   /* stride in the other broadcast array: parameters where cells are statistics */
+  int64_t segment; /* stride in the unit's segments: runs of elements with the same parameter */
 } axn_axis;
 
 typedef struct axn_axis_list {
@@ -39,8 +41,8 @@ typedef struct axn_axis_list {
 /* The reduced part of a unit. */
 typedef struct axn_nest {
   axn_axis_list outer;
-  axn_axis row;    /* extent 1 where the unit is one run of memory */
-  axn_axis column; /* contiguous */
+  axn_axis row;                      /* extent 1 where the unit is one run of memory */
+  axn_axis column;                   /* contiguous */
   int64_t rows, columns;             /* of a full block */
   int64_t row_blocks, column_blocks; /* along each */
   int64_t blocks;                    /* of a unit, all together */
@@ -48,12 +50,12 @@ typedef struct axn_nest {
 
 typedef struct axn_partition {
   bool column_family;
-  axn_axis_list kept; /* without the innermost axis */
-  int64_t unit_columns;  /* cells of a full unit */
-  int64_t column_units;  /* units along the innermost axis */
+  axn_axis_list kept;   /* without the innermost axis */
+  int64_t unit_columns; /* cells of a full unit */
+  int64_t column_units; /* units along the innermost axis */
   int64_t units;
   int64_t cells;
-  int64_t values;   /* elements per cell */
+  int64_t values;     /* elements per cell */
   int64_t segments;   /* parameters that a unit meets along its reduced axes */
   axn_axis_list axes; /* canonical: all of them, the innermost last */
 } axn_partition;
@@ -77,9 +79,9 @@ axn_partition axn_partition_of(const axn_axis_list *axes);
 
 /* How the rows of a block may differ. */
 typedef enum axn_rows {
-  AXN_ROWS_PLAIN,  /* parameters play no part: as few, long rows as the cells allow */
-  AXN_ROWS_ALIKE,  /* every row has the same parameters */
-  AXN_ROWS_DIFFER  /* parameters may change from row to row; at most AXN_BLOCK_ROWS rows */
+  AXN_ROWS_PLAIN, /* parameters play no part: as few, long rows as the cells allow */
+  AXN_ROWS_ALIKE, /* every row has the same parameters */
+  AXN_ROWS_DIFFER /* parameters may change from row to row; at most AXN_BLOCK_ROWS rows */
 } axn_rows;
 
 axn_nest axn_nest_of(const axn_partition *partition, axn_rows rows);

@@ -92,9 +92,8 @@ static axn_geometry geometry_of(const axn_axis_list *axes) {
   geometry.form = form_of(&geometry.partition);
   geometry.sums = axn_nest_of(&geometry.partition, AXN_ROWS_PLAIN);
   geometry.terms = axn_nest_of(&geometry.partition, AXN_ROWS_ALIKE);
-  geometry.apply = axn_nest_of(&geometry.partition, geometry.form == AXN_FORM_ROWS
-                                                        ? AXN_ROWS_DIFFER
-                                                        : AXN_ROWS_ALIKE);
+  geometry.apply = axn_nest_of(&geometry.partition,
+                               geometry.form == AXN_FORM_ROWS ? AXN_ROWS_DIFFER : AXN_ROWS_ALIKE);
   return geometry;
 }
 
@@ -131,8 +130,8 @@ axn_status axn_plan_create(axn_plan **plan, const axn_desc *desc, axn_error *err
   axn_plan filled = {.elements = 0};
   if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
   *plan = NULL;
-  axn_status status = axn_read_struct(&filled.desc, sizeof filled.desc, sizeof filled.desc, desc,
-                                      "desc", error);
+  axn_status status =
+      axn_read_struct(&filled.desc, sizeof filled.desc, sizeof filled.desc, desc, "desc", error);
   if (status == AXN_OK) status = fill_plan(&filled, error);
   if (status != AXN_OK) return status;
   *plan = malloc(sizeof **plan);

@@ -35,8 +35,8 @@ struct axn_plan {
 /* Statistics that the tensor really has: none where N is 0 and a sample has its own. */
 int64_t axn_statistics(const axn_plan *plan);
 
-/* Whether a pass is worth cutting inside its units, which costs a second visit to memory: only where
- * whole units do not keep all threads busy. */
+/* Whether a pass is worth cutting inside its units, which costs a second visit to memory: only
+ * where whole units do not keep all threads busy. */
 bool axn_split_units(const axn_runner *runner, const axn_partition *partition,
                      const axn_nest *nest);
 

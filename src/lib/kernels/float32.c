@@ -95,7 +95,8 @@ static float rough_mean(const axn_moments_block *block) {
   return (float)(add_lanes(totals) / (double)(block->rows * block->columns));
 }
 
-INLINE void add_moments(vector sum[PARTS], vector square[PARTS], const vector x[PARTS], float shift) {
+INLINE void add_moments(vector sum[PARTS], vector square[PARTS], const vector x[PARTS],
+                        float shift) {
   for (int p = 0; p < PARTS; p++) {
     const vector difference = x[p] - shift;
     sum[p] += difference;
@@ -160,7 +161,9 @@ static void moments_of_row(const axn_moments_block *block, axn_moment_sums sums)
     shifted_sums(block, shift, &sum, &square);
   }
   if (range_is_lost((double)shift, square, count, block->keep_tiny)) {
-    const axn_wide_block wide = {.x = block->x, .rows = block->rows, .columns = block->columns,
+    const axn_wide_block wide = {.x = block->x,
+                                 .rows = block->rows,
+                                 .columns = block->columns,
                                  .row_stride = block->row_stride};
     axn_wide_moments(&wide, sums.shift, sums.sum, sums.square);
     return;
@@ -236,8 +239,8 @@ INLINE void moments_of_vector(const axn_moments_block *block, int64_t at, int64_
     out.sum[at + i] = sums.sum[i];
     out.square[at + i] = sums.square[i];
     if (!range_is_lost((double)shift[i], sums.square[i], count, block->keep_tiny)) continue;
-    const axn_wide_block wide = {.x = x + i, .rows = block->rows, .columns = 1,
-                                 .row_stride = block->row_stride};
+    const axn_wide_block wide = {
+        .x = x + i, .rows = block->rows, .columns = 1, .row_stride = block->row_stride};
     axn_wide_moments(&wide, &out.shift[at + i], &out.sum[at + i], &out.square[at + i]);
   }
 }

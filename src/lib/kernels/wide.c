@@ -14,7 +14,8 @@ static double normalized_at(const axn_wide_block *block, int64_t at) {
 void axn_wide_moments(const axn_wide_block *block, double *shift, double *sum, double *square) {
   double total = 0, first = 0, second = 0;
   for (int64_t r = 0; r < block->rows; r++) {
-    for (int64_t j = 0; j < block->columns; j++) total += (double)block->x[r * block->row_stride + j];
+    for (int64_t j = 0; j < block->columns; j++)
+      total += (double)block->x[r * block->row_stride + j];
   }
   const double mean = total / (double)(block->rows * block->columns);
   for (int64_t r = 0; r < block->rows; r++) {
@@ -33,8 +34,9 @@ void axn_wide_apply(const axn_wide_block *block) {
   for (int64_t r = 0; r < block->rows; r++) {
     for (int64_t j = 0; j < block->columns; j++) {
       const int64_t at = r * block->row_stride + j;
-      block->out[at] = (float)(normalized_at(block, at) * parameter_at(block->scale, block, r, j, 1) +
-                               parameter_at(block->shift, block, r, j, 0));
+      block->out[at] =
+          (float)(normalized_at(block, at) * parameter_at(block->scale, block, r, j, 1) +
+                  parameter_at(block->shift, block, r, j, 0));
     }
   }
 }
@@ -54,7 +56,8 @@ void axn_wide_gradient_sums(const axn_wide_block *block, double *centred, double
   }
 }
 
-void axn_wide_gradient(const axn_wide_block *block, double centre, double gradient, double product) {
+void axn_wide_gradient(const axn_wide_block *block, double centre, double gradient,
+                       double product) {
   for (int64_t r = 0; r < block->rows; r++) {
     for (int64_t j = 0; j < block->columns; j++) {
       const int64_t at = r * block->row_stride + j;

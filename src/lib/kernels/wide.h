@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The same arithmetic in float64, element by element, for statistics whose range float32 cannot
- * hold: values whose squares or differences overflow, or that vanish beside a tiny epsilon. Rare, so
- * plain C; one statistic at a time.
+ * hold: values whose squares or differences overflow, or that vanish beside a tiny epsilon. Rare,
+ * so plain C; one statistic at a time.
  */
 #ifndef AXN_LIB_WIDE_H
 #define AXN_LIB_WIDE_H
 
 #include <stdint.h>
 
-/* A block with one statistic; parameters have a stride along each axis, 0 where they stay the same. */
+/* A block with one statistic; parameters have a stride along each axis, 0 where they stay the same.
+ */
 typedef struct axn_wide_block {
   const float *x;
   const float *grad_y;

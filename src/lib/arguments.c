@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#include "arguments.h"
+
+#include "check.h"
+#include "error.h"
+#include "plan.h"
+
+/* A pair of statistics: both or neither. */
+static axn_status check_pair(const char *first_name, const void *first, const char *second_name,
+                             const void *second, axn_error *error) {
+  if ((first == NULL) == (second == NULL)) return AXN_OK;
+  return axn_fail(error, AXN_ERROR_STATISTICS, "%s: is null, but %s is given",
+                  first == NULL ? first_name : second_name,
+                  first == NULL ? second_name : first_name);
+}
+
+static axn_status check_running(const axn_plan *plan, const void *mean, const void *variance,
+                                axn_error *error) {
+  if ((mean != NULL || variance != NULL) && plan->running == 0) {
+    return axn_fail(error, AXN_ERROR_STATISTICS,
+                    "running_mean, running_variance: %s normalization keeps none",
+                    plan->strategy->name);
+  }
+  return check_pair("running_mean", mean, "running_variance", variance, error);
+}
+
+/* ---- training ---- */
+
+static axn_status check_training_buffers(const axn_plan *plan, const axn_training_args *args,
+                                         axn_error *error) {
+  const size_t value = sizeof(float);
+  const int64_t statistics = axn_statistics(plan);
+  const bool counted = args->running_mean != NULL && plan->desc.momentum == AXN_MOMENTUM_CUMULATIVE;
+  const axn_buffer buffers[] = {
+      {"x", args->x, plan->elements, value, true, false, NULL},
+      {"y", args->y, plan->elements, value, true, true, "x"},
+      {"scale", args->scale, plan->parameters, value, false, false, NULL},
+      {"shift", args->shift, plan->parameters, value, false, false, NULL},
+      {"mean", args->mean, statistics, value, false, true, NULL},
+      {"rstd", args->rstd, statistics, value, false, true, NULL},
+      {"running_mean", args->running_mean, plan->running, value, false, true, NULL},
+      {"running_variance", args->running_variance, plan->running, value, false, true, NULL},
+      {"batch_count", args->batch_count, 1, sizeof(int64_t), counted, true, NULL},
+      {"workspace", args->workspace, (int64_t)axn_training_bytes(plan), 1, false, true, NULL},
+  };
+  return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
+}
+
+axn_status axn_read_training(const axn_plan *plan, const axn_training_args *theirs,
+                             axn_training_args *ours, axn_error *error) {
+  if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
+  axn_status status = axn_read_struct(ours, sizeof *ours, sizeof *ours, theirs, "args", error);
+  if (status == AXN_OK) status = axn_check_threads(ours->threads, error);
+  if (status == AXN_OK) {
+    status = check_running(plan, ours->running_mean, ours->running_variance, error);
+  }
+  if (status == AXN_OK) {
+    status =
+        axn_check_workspace(ours->workspace, ours->workspace_size, axn_training_bytes(plan), error);
+  }
+  if (status == AXN_OK) status = check_training_buffers(plan, ours, error);
+  if (status != AXN_OK) return status;
+  if (plan->elements > 0 && plan->own.partition.values == 1 &&
+      plan->strategy->training_needs_values) {
+    return axn_fail(error, AXN_ERROR_TOO_FEW_VALUES,
+                    "shape: %s normalization has one value per statistic to train on",
+                    plan->strategy->name);
+  }
+  return AXN_OK;
+}
+
+/* ---- inference ---- */
+
+static axn_status check_inference_buffers(const axn_plan *plan, const axn_inference_args *args,
+                                          size_t workspace, axn_error *error) {
+  const size_t value = sizeof(float);
+  const axn_buffer buffers[] = {
+      {"x", args->x, plan->elements, value, true, false, NULL},
+      {"y", args->y, plan->elements, value, true, true, "x"},
+      {"scale", args->scale, plan->parameters, value, false, false, NULL},
+      {"shift", args->shift, plan->parameters, value, false, false, NULL},
+      {"running_mean", args->running_mean, plan->running, value, false, false, NULL},
+      {"running_variance", args->running_variance, plan->running, value, false, false, NULL},
+      {"workspace", args->workspace, (int64_t)workspace, 1, false, true, NULL},
+  };
+  return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
+}
+
+axn_status axn_read_inference(const axn_plan *plan, const axn_inference_args *theirs,
+                              axn_inference_args *ours, axn_error *error) {
+  if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
+  axn_status status = axn_read_struct(ours, sizeof *ours, sizeof *ours, theirs, "args", error);
+  if (status == AXN_OK) status = axn_check_threads(ours->threads, error);
+  if (status == AXN_OK) {
+    status = check_running(plan, ours->running_mean, ours->running_variance, error);
+  }
+  if (status != AXN_OK) return status;
+  const bool given = ours->running_mean != NULL;
+  if (!given && plan->strategy->inference_needs_running) {
+    return axn_fail(error, AXN_ERROR_STATISTICS,
+                    "running_mean, running_variance: are null; %s normalization needs them here",
+                    plan->strategy->name);
+  }
+  const size_t workspace = given ? 0 : axn_inference_bytes(plan);
+  status = axn_check_workspace(ours->workspace, ours->workspace_size, workspace, error);
+  if (status == AXN_OK) status = check_inference_buffers(plan, ours, workspace, error);
+  return status;
+}
+
+/* ---- backward ---- */
+
+static axn_status check_backward_statistics(const axn_plan *plan, const axn_backward_args *args,
+                                            axn_error *error) {
+  const bool own = args->mean != NULL || args->rstd != NULL;
+  const bool given = args->running_mean != NULL || args->running_variance != NULL;
+  if (own && given) {
+    return axn_fail(error, AXN_ERROR_STATISTICS,
+                    "mean, rstd: given together with running_mean, running_variance");
+  }
+  if (!own && !given && plan->elements > 0) {
+    return axn_fail(error, AXN_ERROR_STATISTICS,
+                    "mean, rstd: are null, and so are running_mean, running_variance");
+  }
+  const axn_status status = check_running(plan, args->running_mean, args->running_variance, error);
+  if (status != AXN_OK) return status;
+  return check_pair("mean", args->mean, "rstd", args->rstd, error);
+}
+
+static axn_status check_backward_buffers(const axn_plan *plan, const axn_backward_args *args,
+                                         axn_error *error) {
+  const size_t value = sizeof(float);
+  const bool needs_x = args->mean != NULL || args->grad_scale != NULL;
+  const int64_t statistics = axn_statistics(plan);
+  const axn_buffer buffers[] = {
+      {"x", args->x, plan->elements, value, needs_x, false, NULL},
+      {"grad_y", args->grad_y, plan->elements, value, true, false, NULL},
+      {"scale", args->scale, plan->parameters, value, false, false, NULL},
+      {"mean", args->mean, statistics, value, false, false, NULL},
+      {"rstd", args->rstd, statistics, value, false, false, NULL},
+      {"running_mean", args->running_mean, plan->running, value, false, false, NULL},
+      {"running_variance", args->running_variance, plan->running, value, false, false, NULL},
+      {"grad_x", args->grad_x, plan->elements, value, false, true, "grad_y"},
+      {"grad_scale", args->grad_scale, plan->parameters, value, false, true, NULL},
+      {"grad_shift", args->grad_shift, plan->parameters, value, false, true, NULL},
+      {"workspace", args->workspace, (int64_t)axn_backward_bytes(plan), 1, false, true, NULL},
+  };
+  return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
+}
+
+axn_status axn_read_backward(const axn_plan *plan, const axn_backward_args *theirs,
+                             axn_backward_args *ours, axn_error *error) {
+  if (plan == NULL) return axn_fail(error, AXN_ERROR_NULL, "plan: is null");
+  axn_status status = axn_read_struct(ours, sizeof *ours, sizeof *ours, theirs, "args", error);
+  if (status == AXN_OK) status = axn_check_threads(ours->threads, error);
+  if (status == AXN_OK) status = check_backward_statistics(plan, ours, error);
+  if (status == AXN_OK) {
+    status =
+        axn_check_workspace(ours->workspace, ours->workspace_size, axn_backward_bytes(plan), error);
+  }
+  if (status == AXN_OK) status = check_backward_buffers(plan, ours, error);
+  return status;
+}
