@@ -109,8 +109,8 @@ static axn_wide_block widen(const backward_run *run, const axn_nest *nest,
                             const unit_statistics *statistics, const axn_gradient_block *block,
                             int64_t column) {
   const bool columns = run->geometry->partition.column_family;
-  return (axn_wide_block){.x = block->x + column,
-                          .grad_y = block->grad_y + column,
+  return (axn_wide_block){.x = block->x + column * block->column_stride,
+                          .grad_y = block->grad_y + column * block->column_stride,
                           .rows = block->rows,
                           .columns = columns ? 1 : block->columns,
                           .row_stride = block->row_stride,
@@ -129,6 +129,7 @@ static axn_gradient_block block_of(const backward_run *run, const axn_nest *nest
                               .rows = at->rows,
                               .columns = at->columns,
                               .row_stride = nest->row.tensor,
+                              .column_stride = nest->column.tensor,
                               .mean = statistics->mean,
                               .rstd = statistics->rstd,
                               .scale = from(run->scale, unit->parameter + at->parameter)};
@@ -304,6 +305,7 @@ static void apply_frozen(const backward_run *run, const axn_gradient_block *bloc
                                  .rows = block->rows,
                                  .columns = block->columns,
                                  .row_stride = block->row_stride,
+                                 .column_stride = block->column_stride,
                                  .mean = zeros,
                                  .multiplier = block->from_gradient,
                                  .offset = zeros};
@@ -316,7 +318,7 @@ static void gradient_wide(const backward_run *run, const axn_place *unit,
   const axn_nest *nest = &run->geometry->apply;
   const axn_gradient_sums means = means_of(run, unit);
   axn_wide_block wide = widen(run, nest, statistics, block, column);
-  wide.out = block->grad_x + column;
+  wide.out = block->grad_x + column * block->column_stride;
   if (run->geometry->partition.column_family) {
     wide.scale = from(block->scale, column * nest->column.parameter);
   } else {
@@ -336,9 +338,9 @@ static void gradient_column_by_column(const backward_run *run, const axn_place *
     }
     axn_gradient_block column = *block;
     column.columns = 1;
-    column.x += j;
-    column.grad_y += j;
-    column.grad_x += j;
+    column.x += j * block->column_stride;
+    column.grad_y += j * block->column_stride;
+    column.grad_x += j * block->column_stride;
     column.mean += j;
     column.rstd += j;
     column.from_gradient += j;
@@ -420,8 +422,7 @@ static void write_parameters(const backward_run *run, int64_t first, int64_t cou
 static void parameters_from_segments(const backward_run *run) {
   const axn_partition *partition = &run->geometry->partition;
   const int64_t parameters = run->plan->parameters;
-  const int64_t stride =
-      partition->column_family ? partition->axes.axis[partition->axes.count - 1].parameter : 0;
+  const int64_t stride = partition->column.parameter;
   clear_doubles(run->parameter_scale, parameters);
   clear_doubles(run->parameter_shift, parameters);
   for (int64_t u = 0; u < partition->units; u++) {

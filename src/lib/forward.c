@@ -5,6 +5,7 @@
  * all apply. Both ways merge the same blocks in the same order.
  */
 #include <stddef.h>
+#include <string.h>
 
 #include "arguments.h"
 #include "error.h"
@@ -22,15 +23,15 @@ typedef struct forward_run {
   const float *scale, *shift;               /* may be null */
   const float *given_mean, *given_variance; /* null: statistics come from x */
   double *mean, *variance;                  /* per statistic, where they come from x */
-  double *blocks;                           /* sums of blocks, where units are split */
+  double *blocks;                           /* moments of blocks, where units are split */
   float *mean_out, *rstd_out;               /* may be null */
 } forward_run;
 
-/* ---- workspace: mean, variance, sums of blocks ---- */
+/* ---- workspace: mean, variance, moments of blocks ---- */
 
 static int64_t block_doubles(const axn_geometry *geometry) {
   if (geometry->sums.blocks == 1) return 0;
-  return geometry->partition.units * geometry->sums.blocks * geometry->partition.unit_columns * 3;
+  return geometry->partition.units * geometry->sums.blocks * geometry->partition.unit_columns * 2;
 }
 
 int64_t axn_forward_doubles(const axn_geometry *geometry) {
@@ -46,82 +47,97 @@ static void place_workspace(forward_run *run, void *workspace) {
 
 /* ---- statistics ---- */
 
-static void sum_block(const forward_run *run, const axn_place *unit, int64_t index,
-                      axn_moment_sums sums, int64_t *count) {
+/* Moments of a block; returns of how many values per cell. */
+static double sum_block(const forward_run *run, const axn_place *unit, int64_t index,
+                        axn_moments moments) {
   const axn_nest *nest = &run->geometry->sums;
   const axn_place at = axn_block_at(nest, index, unit->columns);
   const axn_moments_block block = {.x = run->x + unit->tensor + at.tensor,
                                    .rows = at.rows,
                                    .columns = at.columns,
                                    .row_stride = nest->row.tensor,
-                                   .keep_tiny = run->plan->keep_tiny};
-  const axn_kernels *kernels = run->plan->kernels;
+                                   .column_stride = nest->column.tensor};
   if (run->geometry->partition.column_family) {
-    kernels->moments_of_columns(&block, sums);
-    *count = at.rows;
-  } else {
-    kernels->moments_of_row(&block, sums);
-    *count = at.rows * at.columns;
+    run->plan->kernels->moments_of_columns(&block, moments);
+    return (double)at.rows;
+  }
+  run->plan->kernels->moments_of_row(&block, moments);
+  return (double)(at.rows * at.columns);
+}
+
+/* Turns M2 into the variance, and writes what the caller asked for. */
+static void finish_unit(const forward_run *run, const axn_place *unit) {
+  const double *mean = run->mean + unit->cell;
+  double *variance = run->variance + unit->cell;
+  const double count = (double)run->geometry->partition.values;
+  const double epsilon = run->plan->desc.epsilon;
+  for (int64_t j = 0; j < unit->columns; j++) variance[j] /= count;
+  if (run->mean_out != NULL) {
+    float *out = run->mean_out + unit->cell;
+    for (int64_t j = 0; j < unit->columns; j++) out[j] = (float)mean[j];
+  }
+  if (run->rstd_out != NULL) {
+    float *out = run->rstd_out + unit->cell;
+    for (int64_t j = 0; j < unit->columns; j++) {
+      out[j] = axn_narrow_rstd(axn_rstd(variance[j], epsilon));
+    }
   }
 }
 
-static void finish_unit(const forward_run *run, const axn_place *unit, axn_moment_sums total) {
-  double *mean = run->mean + unit->cell, *variance = run->variance + unit->cell;
-  axn_finish_moments(total, (double)run->geometry->partition.values, unit->columns, mean, variance);
-  for (int64_t j = 0; j < unit->columns; j++) {
-    if (run->mean_out != NULL) run->mean_out[unit->cell + j] = (float)mean[j];
-    if (run->rstd_out == NULL) continue;
-    run->rstd_out[unit->cell + j] = axn_narrow_rstd(axn_rstd(variance[j], run->plan->desc.epsilon));
-  }
-}
-
-typedef struct sums_of_columns {
-  double shift[AXN_BLOCK_COLUMNS], sum[AXN_BLOCK_COLUMNS], square[AXN_BLOCK_COLUMNS];
-} sums_of_columns;
-
-static axn_moment_sums sums_in(sums_of_columns *room) {
-  return (axn_moment_sums){room->shift, room->sum, room->square};
+/* The moments of a unit grow where its mean and variance will be. */
+static axn_moments moments_of(const forward_run *run, const axn_place *unit) {
+  return (axn_moments){run->mean + unit->cell, run->variance + unit->cell};
 }
 
 static void sum_unit(const forward_run *run, const axn_place *unit) {
-  sums_of_columns total, block;
-  for (int64_t b = 0; b < run->geometry->sums.blocks; b++) {
-    int64_t count;
-    sum_block(run, unit, b, sums_in(b == 0 ? &total : &block), &count);
-    if (b > 0) axn_merge_sums(sums_in(&total), sums_in(&block), (double)count, unit->columns);
+  double mean[AXN_BLOCK_COLUMNS], m2[AXN_BLOCK_COLUMNS];
+  const axn_moments total = moments_of(run, unit), block = {mean, m2};
+  double count = sum_block(run, unit, 0, total);
+  for (int64_t b = 1; b < run->geometry->sums.blocks; b++) {
+    const double block_count = sum_block(run, unit, b, block);
+    axn_merge_moments(total, count, block, block_count, unit->columns);
+    count += block_count;
   }
-  finish_unit(run, unit, sums_in(&total));
+  finish_unit(run, unit);
 }
 
-/* Where the sums of a block wait for the others of its unit. */
-static axn_moment_sums stored_sums(const forward_run *run, int64_t index) {
+/* Where the moments of a block wait for the others of its unit. */
+static axn_moments stored_moments(const forward_run *run, int64_t index) {
   const int64_t columns = run->geometry->partition.unit_columns;
-  double *start = run->blocks + index * columns * 3;
-  return (axn_moment_sums){start, start + columns, start + 2 * columns};
+  double *start = run->blocks + index * columns * 2;
+  return (axn_moments){start, start + columns};
 }
 
 static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
   const int64_t blocks = run->geometry->sums.blocks;
   for (int64_t i = begin; i < end; i++) {
-    int64_t count;
     const axn_place unit = axn_unit_at(&run->geometry->partition, i / blocks);
-    sum_block(run, &unit, i % blocks, stored_sums(run, i), &count);
+    sum_block(run, &unit, i % blocks, stored_moments(run, i));
   }
+}
+
+static double count_of_block(const axn_geometry *geometry, int64_t index, int64_t columns) {
+  const axn_place at = axn_block_at(&geometry->sums, index, columns);
+  return (double)(geometry->partition.column_family ? at.rows : at.rows * at.columns);
 }
 
 static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
-  const axn_nest *nest = &run->geometry->sums;
+  const int64_t blocks = run->geometry->sums.blocks;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
-    const axn_moment_sums total = stored_sums(run, u * nest->blocks);
-    for (int64_t b = 1; b < nest->blocks; b++) {
-      const axn_place at = axn_block_at(nest, b, unit.columns);
-      const int64_t count = run->geometry->partition.column_family ? at.rows : at.rows * at.columns;
-      axn_merge_sums(total, stored_sums(run, u * nest->blocks + b), (double)count, unit.columns);
+    const axn_moments total = moments_of(run, &unit), first = stored_moments(run, u * blocks);
+    memcpy(total.mean, first.mean, (size_t)unit.columns * sizeof(double));
+    memcpy(total.m2, first.m2, (size_t)unit.columns * sizeof(double));
+    double count = count_of_block(run->geometry, 0, unit.columns);
+    for (int64_t b = 1; b < blocks; b++) {
+      const double block_count = count_of_block(run->geometry, b, unit.columns);
+      axn_merge_moments(total, count, stored_moments(run, u * blocks + b), block_count,
+                        unit.columns);
+      count += block_count;
     }
-    finish_unit(run, &unit, total);
+    finish_unit(run, &unit);
   }
 }
 
@@ -163,15 +179,17 @@ static void fold(const forward_run *run, const unit_transform *transform, int64_
                  int64_t parameter, float *multiplier, float *offset) {
   const double factor = transform->rstd[column] * value_or(run->scale, parameter, 1);
   *multiplier = (float)factor;
-  *offset = (float)(value_or(run->shift, parameter, 0) - transform->mean_low[column] * factor);
+  /* The rounded multiplier, as it is what the rest of the mean meets in the kernel. */
+  *offset = (float)(value_or(run->shift, parameter, 0) -
+                    transform->mean_low[column] * (double)*multiplier);
 }
 
 static void apply_wide(const forward_run *run, const unit_transform *transform,
                        const axn_apply_block *block, int64_t column, int64_t parameter) {
   const axn_nest *nest = &run->geometry->apply;
   const bool columns = run->geometry->partition.column_family;
-  const axn_wide_block wide = {.x = block->x + column,
-                               .out = block->y + column,
+  const axn_wide_block wide = {.x = block->x + column * block->column_stride,
+                               .out = block->y + column * block->column_stride,
                                .rows = block->rows,
                                .columns = columns ? 1 : block->columns,
                                .row_stride = block->row_stride,
@@ -194,8 +212,8 @@ static void apply_column_by_column(const forward_run *run, const unit_transform 
       continue;
     }
     axn_apply_block column = *block;
-    column.x += j;
-    column.y += j;
+    column.x += j * block->column_stride;
+    column.y += j * block->column_stride;
     column.columns = 1;
     column.mean += j;
     column.multiplier += j;
@@ -216,6 +234,7 @@ static void apply_block(const forward_run *run, const axn_place *unit,
                            .rows = at.rows,
                            .columns = at.columns,
                            .row_stride = nest->row.tensor,
+                           .column_stride = nest->column.tensor,
                            .mean = transform->mean_high,
                            .multiplier = multiplier,
                            .offset = offset};
@@ -227,7 +246,7 @@ static void apply_block(const forward_run *run, const axn_place *unit,
   }
   if (form == AXN_FORM_WEIGHTED) {
     multiplier[0] = (float)transform->rstd[0];
-    offset[0] = (float)(-transform->mean_low[0] * transform->rstd[0]);
+    offset[0] = (float)(-transform->mean_low[0] * (double)multiplier[0]);
     block.scale = from(run->scale, parameter);
     block.shift = from(run->shift, parameter);
   } else {

@@ -107,7 +107,7 @@ static int64_t number_segments(axn_axis_list *list) {
 /* Cuts the nest into blocks. */
 static void cut(axn_nest *nest, const axn_partition *partition, axn_rows rows) {
   if (partition->column_family) {
-    nest->rows = AXN_BLOCK_ROWS;
+    nest->rows = partition->column.tensor == 1 ? AXN_BLOCK_ROWS : AXN_SHORT_CELL;
     nest->columns = partition->unit_columns;
     nest->column_blocks = 1;
   } else {
@@ -124,16 +124,21 @@ static void cut(axn_nest *nest, const axn_partition *partition, axn_rows rows) {
   for (int i = 0; i < nest->outer.count; i++) nest->blocks *= nest->outer.axis[i].extent;
 }
 
+/* The same axes where parameters play no part, so that more of them merge. */
+static axn_axis_list without_parameters(const axn_axis_list *axes) {
+  axn_axis_list list = *axes;
+  for (int i = 0; i < list.count; i++) list.axis[i].parameter = 0;
+  return canonical(&list);
+}
+
 axn_nest axn_nest_of(const axn_partition *partition, axn_rows rows) {
-  axn_axis_list list = partition->axes;
-  if (rows == AXN_ROWS_PLAIN) {
-    for (int i = 0; i < list.count; i++) list.axis[i].parameter = 0;
-    list = canonical(&list);
-  }
-  axn_nest nest = {.row = {.extent = 1}, .column = list.axis[list.count - 1]};
-  for (int i = 0; i < list.count - 1; i++) {
+  const axn_axis_list list =
+      rows == AXN_ROWS_PLAIN ? without_parameters(&partition->axes) : partition->axes;
+  axn_nest nest = {.row = {.extent = 1}, .column = partition->column};
+  for (int i = 0; i < list.count; i++) {
     if (list.axis[i].cell == 0) nest.outer.axis[nest.outer.count++] = list.axis[i];
   }
+  if (!partition->column_family) nest.column = nest.outer.axis[--nest.outer.count];
   if (nest.outer.count > 0) nest.row = nest.outer.axis[--nest.outer.count];
   cut(&nest, partition, rows);
   return nest;
@@ -150,20 +155,37 @@ static void count_cells(axn_partition *partition, const axn_axis_list *list) {
   }
 }
 
+/* The axis along which cells are worked on side by side: the innermost if it is kept; else, where
+ * one cell's sums would be too short, the innermost kept one, or an axis of extent 1 if there is
+ * none. That choice must not depend on the extents of kept axes: a sample alone has the same bits
+ * as in a batch. Extent 0: one cell at a time. */
+static axn_axis choose_columns(const axn_axis_list *list, int64_t values) {
+  const axn_axis *inner = &list->axis[list->count - 1];
+  if (inner->cell != 0) return *inner;
+  const axn_axis_list plain = without_parameters(list);
+  const int64_t row = plain.axis[plain.count - 1].extent;
+  if (row > AXN_SHORT_ROW && values > AXN_SHORT_CELL) return (axn_axis){.extent = 0};
+  for (int i = list->count - 1; i >= 0; i--) {
+    if (list->axis[i].cell != 0) return list->axis[i];
+  }
+  return (axn_axis){.extent = 1};
+}
+
 axn_partition axn_partition_of(const axn_axis_list *axes) {
   axn_partition partition = {.unit_columns = 1, .column_units = 1, .axes = canonical(axes)};
   axn_axis_list *list = &partition.axes;
   partition.segments = number_segments(list);
   count_cells(&partition, list);
-  const axn_axis *inner = &list->axis[list->count - 1];
-  partition.column_family = inner->cell != 0;
+  partition.column = choose_columns(list, partition.values);
+  partition.column_family = partition.column.extent > 0;
   if (partition.column_family) {
-    partition.unit_columns = smaller(inner->extent, AXN_BLOCK_COLUMNS);
-    partition.column_units = blocks_of(inner->extent, partition.unit_columns);
+    const int most = partition.column.tensor == 1 ? AXN_BLOCK_COLUMNS : AXN_SHORT_COLUMNS;
+    partition.unit_columns = smaller(partition.column.extent, most);
+    partition.column_units = blocks_of(partition.column.extent, partition.unit_columns);
   }
   partition.units = partition.column_units;
-  for (int i = 0; i < list->count - 1; i++) {
-    if (list->axis[i].cell == 0) continue;
+  for (int i = 0; i < list->count; i++) {
+    if (list->axis[i].cell == 0 || list->axis[i].cell == partition.column.cell) continue;
     partition.kept.axis[partition.kept.count++] = list->axis[i];
     partition.units *= list->axis[i].extent;
   }
@@ -187,12 +209,11 @@ static void advance_all(axn_place *place, const axn_axis_list *list, int64_t ind
 
 axn_place axn_unit_at(const axn_partition *partition, int64_t index) {
   axn_place place = {.rows = 1, .columns = 1};
-  const axn_axis *inner = &partition->axes.axis[partition->axes.count - 1];
   if (partition->column_family) {
     const int64_t first = index % partition->column_units * partition->unit_columns;
     index /= partition->column_units;
-    advance(&place, inner, first);
-    place.columns = smaller(partition->unit_columns, inner->extent - first);
+    advance(&place, &partition->column, first);
+    place.columns = smaller(partition->unit_columns, partition->column.extent - first);
   }
   advance_all(&place, &partition->kept, index);
   return place;

@@ -5,15 +5,18 @@
  * A *cell* is what one result is computed for: a statistic, or a parameter when gradients of scale
  * and shift are summed. Axes along which the cell stays the same are reduced. After neighbours that
  * play the same role have been merged, the innermost axis is either reduced (row family: sums along
- * memory) or kept (column family: many cells side by side). A *unit* is what is worked on together:
- * one cell in the row family, a run of neighbouring cells in the column family. The elements of a
- * unit are a *nest*, cut into *blocks* of rows x columns whose bounds follow from the shape alone.
+ * memory) or kept (column family: many cells side by side). Cells of a short row each are taken
+ * side by side too: the column family again, with a stride from column to column. A *unit* is what
+ * is worked on together: one cell in the row family, a run of neighbouring cells in the column
+ * family. The elements of a unit are a *nest*, cut into *blocks* of rows x columns whose bounds
+ * follow from the shape alone.
  */
 #ifndef AXN_LIB_PARTITION_H
 #define AXN_LIB_PARTITION_H
 
 #include <stdbool.h>
 
+#include "kernels/tile.h"
 #include "strategy.h"
 
 enum {
@@ -21,7 +24,10 @@ enum {
   AXN_BLOCK_VALUES = 4096, /* of a row block: 16 KiB of float, read twice from first-level cache */
   AXN_BLOCK_ROWS = 128,    /* of a column block */
   AXN_BLOCK_COLUMNS = 64,  /* cells of a unit in the column family, at most */
-  AXN_BLOCK_FACTORS = 128  /* room for one factor per row or per column of a block */
+  AXN_BLOCK_FACTORS = 128, /* room for one factor per row or per column of a block */
+  AXN_SHORT_ROW = 64,      /* rows up to this, and cells up to */
+  AXN_SHORT_CELL = AXN_TILE_ROWS,      /* this, are taken side by side, */
+  AXN_SHORT_COLUMNS = AXN_TILE_COLUMNS /* so many at a time */
 };
 
 typedef struct axn_axis {
@@ -42,7 +48,7 @@ typedef struct axn_axis_list {
 typedef struct axn_nest {
   axn_axis_list outer;
   axn_axis row;                      /* extent 1 where the unit is one run of memory */
-  axn_axis column;                   /* contiguous */
+  axn_axis column;                   /* innermost in the row family, else the unit's cells */
   int64_t rows, columns;             /* of a full block */
   int64_t row_blocks, column_blocks; /* along each */
   int64_t blocks;                    /* of a unit, all together */
@@ -50,9 +56,10 @@ typedef struct axn_nest {
 
 typedef struct axn_partition {
   bool column_family;
-  axn_axis_list kept;   /* without the innermost axis */
+  axn_axis column;      /* column family: the axis along which the cells of a unit lie */
+  axn_axis_list kept;   /* the other kept axes */
   int64_t unit_columns; /* cells of a full unit */
-  int64_t column_units; /* units along the innermost axis */
+  int64_t column_units; /* units along that axis */
   int64_t units;
   int64_t cells;
   int64_t values;     /* elements per cell */

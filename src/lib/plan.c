@@ -121,7 +121,6 @@ static axn_status fill_plan(axn_plan *plan, axn_error *error) {
     status = axn_choose_isa(plan->desc.isa, &plan->isa, &plan->kernels, error);
   }
   if (status != AXN_OK) return status;
-  plan->keep_tiny = plan->desc.epsilon < 0x1p-70;
   lay_out(plan);
   return AXN_OK;
 }

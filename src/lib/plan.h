@@ -22,12 +22,11 @@ struct axn_plan {
   axn_axes axes;
   axn_isa isa;
   const axn_kernels *kernels;
-  int64_t elements;   /* 0 where N is 0; all below is then for N = 1 */
-  int64_t parameters; /* of scale and of shift */
-  int64_t running;    /* 0 where the norm keeps no running statistics */
-  bool keep_tiny;     /* epsilon is so small that squares which vanish in float32 matter */
-  axn_geometry own;   /* cells are the statistics of x */
-  axn_geometry given; /* cells are channels; only where `running` is not 0 */
+  int64_t elements;              /* 0 where N is 0; all below is then for N = 1 */
+  int64_t parameters;            /* of scale and of shift */
+  int64_t running;               /* 0 where the norm keeps no running statistics */
+  axn_geometry own;              /* cells are the statistics of x */
+  axn_geometry given;            /* cells are channels; only where `running` is not 0 */
   axn_partition parameter_cells; /* cells are parameters, for the gradients of scale and shift */
   axn_nest parameter_blocks;
 };

@@ -12,7 +12,6 @@
  */
 #include "kernels.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "wide.h"
@@ -21,9 +20,7 @@ enum {
   WIDTH = AXN_VECTOR_BYTES / 4,
   LANES = 32,
   PARTS = LANES / WIDTH, /* vectors that make up the lanes */
-  /* Additions in float before a flush to float64. It bounds the rounding of a sum of equal terms,
-   * the worst case, to about TERMS / 8 units in the last place. */
-  TERMS = 16
+  TERMS = 16 /* additions in float before a flush to float64, where sums are in float at all */
 };
 
 typedef float vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
@@ -75,180 +72,176 @@ static double add_lanes(double totals[LANES]) {
   return totals[0];
 }
 
-/* ---- moments, row family ---- */
+/* ---- short rows: a block whose rows are contiguous, turned so that its columns are ---- */
 
-/* A mean good enough to be subtracted: summed in float32. */
-static float rough_mean(const axn_moments_block *block) {
-  vector sum[PARTS];
-  double totals[LANES] = {0};
-  clear(sum);
-  for (int64_t r = 0; r < block->rows; r++) {
-    const float *x = block->x + r * block->row_stride;
-    int64_t left = block->columns;
-    for (; left >= LANES; left -= LANES, x += LANES) {
-      for (int p = 0; p < PARTS; p++) sum[p] += load(x + p * WIDTH);
+#if AXN_VECTOR_BYTES == 64
+#define LOW_HALVES(a, b)                                                                           \
+  __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HIGH_HALVES(a, b)                                                                          \
+  __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif AXN_VECTOR_BYTES == 32
+#define LOW_HALVES(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH_HALVES(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define LOW_HALVES(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HIGH_HALVES(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#endif
+
+/* Transposes WIDTH vectors: interleaving the first half of them with the second log2(WIDTH) times.
+ */
+INLINE void transpose(vector v[WIDTH]) {
+  for (int round = 1; round < WIDTH; round *= 2) {
+    vector next[WIDTH];
+    for (int i = 0; i < WIDTH / 2; i++) {
+      next[2 * i] = LOW_HALVES(v[i], v[i + WIDTH / 2]);
+      next[2 * i + 1] = HIGH_HALVES(v[i], v[i + WIDTH / 2]);
     }
-    if (left == 0) continue;
-    for (int p = 0; p < PARTS; p++) sum[p] += load_lane_part(x + p * WIDTH, left - p * WIDTH, 0);
+    for (int i = 0; i < WIDTH; i++) v[i] = next[i];
   }
-  flush(sum, totals);
-  return (float)(add_lanes(totals) / (double)(block->rows * block->columns));
 }
 
-INLINE void add_moments(vector sum[PARTS], vector square[PARTS], const vector x[PARTS],
-                        float shift) {
-  for (int p = 0; p < PARTS; p++) {
-    const vector difference = x[p] - shift;
+/* Writes a block of contiguous rows to `tile`, AXN_TILE_COLUMNS to a row. */
+static void turn(const float *x, int64_t rows, int64_t columns, int64_t column_stride,
+                 float *tile) {
+  for (int64_t j = 0; j < columns; j += WIDTH) {
+    const int64_t count = columns - j < WIDTH ? columns - j : WIDTH;
+    int64_t r = 0;
+    for (; count == WIDTH && r + WIDTH <= rows; r += WIDTH) {
+      vector v[WIDTH];
+      for (int i = 0; i < WIDTH; i++) v[i] = load(x + (j + i) * column_stride + r);
+      transpose(v);
+      for (int i = 0; i < WIDTH; i++) store(tile + (r + i) * AXN_TILE_COLUMNS + j, v[i]);
+    }
+    for (; r < rows; r++) {
+      for (int64_t i = 0; i < count; i++) {
+        tile[r * AXN_TILE_COLUMNS + j + i] = x[(j + i) * column_stride + r];
+      }
+    }
+  }
+}
+
+/* Writes any block of at most AXN_TILE_COLUMNS columns to `tile`, the columns that it lacks as 0.
+ */
+static void gather(const float *x, int64_t rows, int64_t columns, int64_t row_stride,
+                   int64_t column_stride, float *tile) {
+  if (columns < AXN_TILE_COLUMNS) memset(tile, 0, (size_t)rows * AXN_TILE_COLUMNS * sizeof *tile);
+  if (column_stride != 1) {
+    turn(x, rows, columns, column_stride, tile);
+    return;
+  }
+  for (int64_t r = 0; r < rows; r++) {
+    memcpy(tile + r * AXN_TILE_COLUMNS, x + r * row_stride, (size_t)columns * sizeof *tile);
+  }
+}
+
+/* ---- moments ---- */
+
+/* Float64 throughout, in one pass about the first value. It holds the differences of floats exactly
+ * or nearly so, and their squares without overflow; the first value is part of the data and so no
+ * further from the mean than a block's few thousand values leave digits for. With float32 sums the
+ * statistics of a few values would cost more units in the last place than all else together. */
+typedef double wide_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
+typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
+
+enum {
+  HALF = WIDTH / 2,
+  WIDE_LANES = 16,
+  WIDE_PARTS = WIDE_LANES / HALF,
+  GROUP = AXN_VECTOR_BYTES == 16 ? 8 : 16, /* columns whose sums stay in registers */
+  GROUP_PARTS = GROUP / HALF
+};
+
+INLINE wide_vector load_wide(const float *from) {
+  half_vector narrow;
+  memcpy(&narrow, from, sizeof narrow);
+  return __builtin_convertvector(narrow, wide_vector);
+}
+
+/* Mean and M2 from sums about a shift. */
+INLINE void finish_moments(double shift, double sum, double square, double count, double *mean,
+                           double *m2) {
+  const double offset = sum / count, rest = square - sum * offset;
+  *mean = shift + offset;
+  *m2 = rest < 0 ? 0 : rest;
+}
+
+INLINE void add_moments(wide_vector sum[WIDE_PARTS], wide_vector square[WIDE_PARTS], const float *x,
+                        double shift) {
+  for (int p = 0; p < WIDE_PARTS; p++) {
+    const wide_vector difference = load_wide(x + p * HALF) - shift;
     sum[p] += difference;
     square[p] += difference * difference;
   }
 }
 
-static void shifted_sums(const axn_moments_block *block, float shift, double *sum_out,
-                         double *square_out) {
-  vector sum[PARTS], square[PARTS], x[PARTS];
-  double sums[LANES] = {0}, squares[LANES] = {0};
-  int64_t budget = TERMS;
-  clear(sum);
-  clear(square);
+static double add_wide_lanes(const wide_vector lanes[WIDE_PARTS]) {
+  double values[WIDE_LANES];
+  memcpy(values, lanes, sizeof values);
+  for (int half = WIDE_LANES / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; i++) values[i] += values[i + half];
+  }
+  return values[0];
+}
+
+static void moments_of_row(const axn_moments_block *block, axn_moments moments) {
+  const float first = block->x[0];
+  wide_vector sum[WIDE_PARTS], square[WIDE_PARTS];
+  for (int p = 0; p < WIDE_PARTS; p++) sum[p] = square[p] = (wide_vector){0};
   for (int64_t r = 0; r < block->rows; r++) {
-    const float *from = block->x + r * block->row_stride;
+    const float *x = block->x + r * block->row_stride;
     int64_t left = block->columns;
-    while (left > 0) {
-      for (; left >= LANES && budget > 0; left -= LANES, from += LANES, budget--) {
-        for (int p = 0; p < PARTS; p++) x[p] = load(from + p * WIDTH);
-        add_moments(sum, square, x, shift);
-      }
-      if (budget > 0 && left > 0) {
-        /* The pad is the shift itself, so that lanes without a value add nothing. */
-        for (int p = 0; p < PARTS; p++) {
-          x[p] = load_lane_part(from + p * WIDTH, left - p * WIDTH, shift);
-        }
-        add_moments(sum, square, x, shift);
-        left = 0;
-        budget--;
-      }
-      if (budget > 0) continue;
-      flush(sum, sums);
-      flush(square, squares);
-      budget = TERMS;
+    for (; left >= WIDE_LANES; left -= WIDE_LANES, x += WIDE_LANES) {
+      add_moments(sum, square, x, (double)first);
+    }
+    if (left == 0) continue;
+    /* The pad is the shift itself, so that lanes without a value add nothing. */
+    float rest[WIDE_LANES];
+    for (int i = 0; i < WIDE_LANES; i++) rest[i] = i < left ? x[i] : first;
+    add_moments(sum, square, rest, (double)first);
+  }
+  finish_moments((double)first, add_wide_lanes(sum), add_wide_lanes(square),
+                 (double)(block->rows * block->columns), moments.mean, moments.m2);
+}
+
+/* GROUP contiguous columns; writes the first `columns` results. */
+INLINE void moments_of_group(const float *x, int64_t rows, int64_t row_stride, int64_t columns,
+                             axn_moments out) {
+  wide_vector shift[GROUP_PARTS], sum[GROUP_PARTS], square[GROUP_PARTS];
+  for (int p = 0; p < GROUP_PARTS; p++) {
+    shift[p] = load_wide(x + p * HALF);
+    sum[p] = square[p] = (wide_vector){0};
+  }
+  for (int64_t r = 1; r < rows; r++) {
+    for (int p = 0; p < GROUP_PARTS; p++) {
+      const wide_vector difference = load_wide(x + r * row_stride + p * HALF) - shift[p];
+      sum[p] += difference;
+      square[p] += difference * difference;
     }
   }
-  flush(sum, sums);
-  flush(square, squares);
-  *sum_out = add_lanes(sums);
-  *square_out = add_lanes(squares);
-}
-
-/* True where the shift is more than a deviation from the mean, so that digits cancel. */
-INLINE bool shift_is_far(double sum, double square, double count) {
-  const double excess = sum * sum / count;
-  return excess > square - excess;
-}
-
-/* True where float32 could not hold the squares. */
-INLINE bool range_is_lost(double shift, double square, double count, bool keep_tiny) {
-  return !isfinite(square) || !isfinite(shift) || (keep_tiny && square < count * 0x1p-100);
-}
-
-static void moments_of_row(const axn_moments_block *block, axn_moment_sums sums) {
-  const double count = (double)(block->rows * block->columns);
-  float shift = rough_mean(block);
-  double sum, square;
-  shifted_sums(block, shift, &sum, &square);
-  if (shift_is_far(sum, square, count)) {
-    shift = (float)((double)shift + sum / count);
-    shifted_sums(block, shift, &sum, &square);
+  double results[3][GROUP], mean[GROUP], m2[GROUP];
+  memcpy(results[0], shift, sizeof shift);
+  memcpy(results[1], sum, sizeof sum);
+  memcpy(results[2], square, sizeof square);
+  for (int j = 0; j < GROUP; j++) {
+    finish_moments(results[0][j], results[1][j], results[2][j], (double)rows, &mean[j], &m2[j]);
   }
-  if (range_is_lost((double)shift, square, count, block->keep_tiny)) {
-    const axn_wide_block wide = {.x = block->x,
-                                 .rows = block->rows,
-                                 .columns = block->columns,
-                                 .row_stride = block->row_stride};
-    axn_wide_moments(&wide, sums.shift, sums.sum, sums.square);
-    return;
-  }
-  *sums.shift = (double)shift;
-  *sums.sum = sum;
-  *sums.square = square;
+  memcpy(out.mean, mean, (size_t)columns * sizeof *mean);
+  memcpy(out.m2, m2, (size_t)columns * sizeof *m2);
 }
 
-/* ---- moments, column family: one vector of columns at a time ---- */
-
-typedef struct column_sums {
-  double sum[WIDTH], square[WIDTH];
-} column_sums;
-
-INLINE vector load_columns(const float *from, int64_t columns) {
-  return columns == WIDTH ? load(from) : load_some(from, columns, 0);
-}
-
-INLINE void widen_add(double totals[WIDTH], vector values) {
-  float narrow[WIDTH];
-  store(narrow, values);
-  for (int i = 0; i < WIDTH; i++) totals[i] += (double)narrow[i];
-}
-
-INLINE vector rough_column_means(const axn_moments_block *block, const float *x, int64_t columns) {
-  vector sum = {0};
-  for (int64_t r = 0; r < block->rows; r++) sum += load_columns(x + r * block->row_stride, columns);
-  return sum / (float)block->rows;
-}
-
-INLINE void shifted_column_sums(const axn_moments_block *block, const float *x, int64_t columns,
-                                vector shift, column_sums *out) {
-  *out = (column_sums){{0}, {0}};
-  for (int64_t first = 0; first < block->rows; first += TERMS) {
-    const int64_t last = first + TERMS < block->rows ? first + TERMS : block->rows;
-    vector sum = {0}, square = {0};
-    for (int64_t r = first; r < last; r++) {
-      const vector difference = load_columns(x + r * block->row_stride, columns) - shift;
-      sum += difference;
-      square += difference * difference;
+static void moments_of_columns(const axn_moments_block *block, axn_moments moments) {
+  float tile[AXN_TILE_ROWS * AXN_TILE_COLUMNS];
+  for (int64_t j = 0; j < block->columns; j += GROUP) {
+    const int64_t left = block->columns - j, columns = left < GROUP ? left : GROUP;
+    const axn_moments out = {moments.mean + j, moments.m2 + j};
+    const float *x = block->x + j * block->column_stride;
+    if (block->column_stride == 1 && columns == GROUP) {
+      moments_of_group(x, block->rows, block->row_stride, GROUP, out);
+      continue;
     }
-    widen_add(out->sum, sum);
-    widen_add(out->square, square);
+    gather(x, block->rows, columns, block->row_stride, block->column_stride, tile);
+    moments_of_group(tile, block->rows, AXN_TILE_COLUMNS, columns, out);
   }
-}
-
-/* Moves the shifts that are far from their mean; true where there was one. */
-INLINE bool refine_shifts(float shift[WIDTH], const column_sums *sums, int64_t columns,
-                          double count) {
-  bool any = false;
-  for (int64_t i = 0; i < columns; i++) {
-    if (!shift_is_far(sums->sum[i], sums->square[i], count)) continue;
-    shift[i] = (float)((double)shift[i] + sums->sum[i] / count);
-    any = true;
-  }
-  return any;
-}
-
-INLINE void moments_of_vector(const axn_moments_block *block, int64_t at, int64_t columns,
-                              axn_moment_sums out) {
-  const float *x = block->x + at;
-  const double count = (double)block->rows;
-  float shift[WIDTH];
-  column_sums sums;
-  store(shift, rough_column_means(block, x, columns));
-  shifted_column_sums(block, x, columns, load(shift), &sums);
-  if (refine_shifts(shift, &sums, columns, count)) {
-    shifted_column_sums(block, x, columns, load(shift), &sums);
-  }
-  for (int64_t i = 0; i < columns; i++) {
-    out.shift[at + i] = (double)shift[i];
-    out.sum[at + i] = sums.sum[i];
-    out.square[at + i] = sums.square[i];
-    if (!range_is_lost((double)shift[i], sums.square[i], count, block->keep_tiny)) continue;
-    const axn_wide_block wide = {
-        .x = x + i, .rows = block->rows, .columns = 1, .row_stride = block->row_stride};
-    axn_wide_moments(&wide, &out.shift[at + i], &out.sum[at + i], &out.square[at + i]);
-  }
-}
-
-static void moments_of_columns(const axn_moments_block *block, axn_moment_sums sums) {
-  int64_t at = 0;
-  for (; at + WIDTH <= block->columns; at += WIDTH) moments_of_vector(block, at, WIDTH, sums);
-  if (at < block->columns) moments_of_vector(block, at, block->columns - at, sums);
 }
 
 /* ---- apply ---- */
@@ -267,7 +260,26 @@ static void apply_rows(const axn_apply_block *block) {
   }
 }
 
+/* Every column a run of its own. */
+static void apply_long_columns(const axn_apply_block *block) {
+  for (int64_t j = 0; j < block->columns; j++) {
+    const float *x = block->x + j * block->column_stride;
+    float *y = block->y + j * block->column_stride;
+    const float mean = block->mean[j], multiplier = block->multiplier[j];
+    const float offset = block->offset[j];
+    int64_t r = 0;
+    for (; r + WIDTH <= block->rows; r += WIDTH) {
+      store(y + r, (load(x + r) - mean) * multiplier + offset);
+    }
+    for (; r < block->rows; r++) y[r] = (x[r] - mean) * multiplier + offset;
+  }
+}
+
 static void apply_columns(const axn_apply_block *block) {
+  if (block->column_stride != 1) {
+    apply_long_columns(block);
+    return;
+  }
   const float *mean = block->mean, *multiplier = block->multiplier, *offset = block->offset;
   for (int64_t r = 0; r < block->rows; r++) {
     const float *x = block->x + r * block->row_stride;
@@ -312,6 +324,16 @@ static void apply_weighted(const axn_apply_block *block) {
 }
 
 /* ---- sums for backward ---- */
+
+INLINE vector load_columns(const float *from, int64_t columns) {
+  return columns == WIDTH ? load(from) : load_some(from, columns, 0);
+}
+
+INLINE void widen_add(double totals[WIDTH], vector values) {
+  float narrow[WIDTH];
+  store(narrow, values);
+  for (int i = 0; i < WIDTH; i++) totals[i] += (double)narrow[i];
+}
 
 typedef struct gradient_lanes {
   vector centred[PARTS], gradient[PARTS], product[PARTS];
@@ -405,10 +427,27 @@ INLINE void gradient_sums_of_vector(const axn_gradient_block *block, int64_t at,
   memcpy(out.product + at, product, (size_t)columns * sizeof(double));
 }
 
-static void gradient_sums_of_columns(const axn_gradient_block *block, axn_gradient_sums sums) {
+static void gradient_sums_of_contiguous_columns(const axn_gradient_block *block,
+                                                axn_gradient_sums sums) {
   int64_t at = 0;
   for (; at + WIDTH <= block->columns; at += WIDTH) gradient_sums_of_vector(block, at, WIDTH, sums);
   if (at < block->columns) gradient_sums_of_vector(block, at, block->columns - at, sums);
+}
+
+static void gradient_sums_of_columns(const axn_gradient_block *block, axn_gradient_sums sums) {
+  if (block->column_stride == 1) {
+    gradient_sums_of_contiguous_columns(block, sums);
+    return;
+  }
+  float x[AXN_TILE_ROWS * AXN_TILE_COLUMNS], grad_y[AXN_TILE_ROWS * AXN_TILE_COLUMNS];
+  axn_gradient_block turned = *block;
+  turn(block->x, block->rows, block->columns, block->column_stride, x);
+  turn(block->grad_y, block->rows, block->columns, block->column_stride, grad_y);
+  turned.x = x;
+  turned.grad_y = grad_y;
+  turned.row_stride = AXN_TILE_COLUMNS;
+  turned.column_stride = 1;
+  gradient_sums_of_contiguous_columns(&turned, sums);
 }
 
 /* ---- gradient of x ---- */
@@ -447,7 +486,32 @@ static void gradient_weighted(const axn_gradient_block *block) {
   }
 }
 
+/* Every column a run of its own. */
+static void gradient_of_long_columns(const axn_gradient_block *block) {
+  for (int64_t j = 0; j < block->columns; j++) {
+    const int64_t column = j * block->column_stride;
+    const float *x = block->x + column, *grad_y = block->grad_y + column;
+    float *grad_x = block->grad_x + column;
+    const float mean = block->mean[j], rstd = block->rstd[j];
+    const float from_gradient = block->from_gradient[j];
+    const float from_value = block->from_value[j], constant = block->constant[j];
+    int64_t r = 0;
+    for (; r + WIDTH <= block->rows; r += WIDTH) {
+      const vector e = (load(x + r) - mean) * rstd;
+      store(grad_x + r, load(grad_y + r) * from_gradient + (e * from_value + constant));
+    }
+    for (; r < block->rows; r++) {
+      const float e = (x[r] - mean) * rstd;
+      grad_x[r] = grad_y[r] * from_gradient + (e * from_value + constant);
+    }
+  }
+}
+
 static void gradient_of_columns(const axn_gradient_block *block) {
+  if (block->column_stride != 1) {
+    gradient_of_long_columns(block);
+    return;
+  }
   const float *mean = block->mean, *rstd = block->rstd, *from_gradient = block->from_gradient;
   const float *from_value = block->from_value, *constant = block->constant;
   for (int64_t r = 0; r < block->rows; r++) {

@@ -4,8 +4,10 @@
  * schedules or threads. kernels/float32.c is compiled once per instruction set; every variant does
  * the same operations in the same order, so all give the same bits.
  *
- * Element (r, j) of a block lies at r * row_stride + j. In the row family one statistic covers the
- * block; in the column family each column j has its own.
+ * Element (r, j) of a block lies at r * row_stride + j * column_stride. In the row family one
+ * statistic covers the block, and columns are contiguous; in the column family each column j has
+ * its own, and either columns or rows are contiguous (a stride of 1), rows then at most
+ * AXN_TILE_ROWS.
  */
 #ifndef AXN_LIB_KERNELS_H
 #define AXN_LIB_KERNELS_H
@@ -13,25 +15,25 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Sums over the values of one statistic, about a shift near their mean: exact merging needs no
- * division this way, and (count, mean, M2) follows at the end. Arrays, one entry per statistic. */
-typedef struct axn_moment_sums {
-  double *shift;
-  double *sum;    /* of x - shift */
-  double *square; /* of (x - shift)^2 */
-} axn_moment_sums;
+#include "tile.h"
+
+/* Moments of a number of values: their mean, and M2, the sum of squares about it. Arrays, one entry
+ * per statistic; the number goes with them. */
+typedef struct axn_moments {
+  double *mean;
+  double *m2;
+} axn_moments;
 
 typedef struct axn_moments_block {
   const float *x;
-  int64_t rows, columns, row_stride;
-  bool keep_tiny; /* squares that vanish in float matter, because epsilon is as small */
+  int64_t rows, columns, row_stride, column_stride;
 } axn_moments_block;
 
 /* y = (x - mean) * multiplier + offset, then, in the weighted form, y * scale + shift. */
 typedef struct axn_apply_block {
   const float *x;
   float *y;
-  int64_t rows, columns, row_stride;
+  int64_t rows, columns, row_stride, column_stride;
   const float *mean;       /* [0] or per column */
   const float *multiplier; /* rows: per row; columns: per column; weighted: [0] */
   const float *offset;     /* likewise */
@@ -50,7 +52,7 @@ typedef struct axn_gradient_block {
   const float *x;
   const float *grad_y;
   float *grad_x; /* for gradient only */
-  int64_t rows, columns, row_stride;
+  int64_t rows, columns, row_stride, column_stride;
   const float *mean;  /* [0] or per column */
   const float *rstd;  /* [0] or per column */
   const float *scale; /* weighted only, per column; null: 1 */
@@ -80,7 +82,7 @@ typedef enum axn_form {
   AXN_FORM_COUNT
 } axn_form;
 
-typedef void axn_moments_kernel(const axn_moments_block *block, axn_moment_sums sums);
+typedef void axn_moments_kernel(const axn_moments_block *block, axn_moments moments);
 typedef void axn_apply_kernel(const axn_apply_block *block);
 typedef void axn_gradient_sums_kernel(const axn_gradient_block *block, axn_gradient_sums sums);
 typedef void axn_gradient_kernel(const axn_gradient_block *block);

@@ -11,25 +11,6 @@ static double normalized_at(const axn_wide_block *block, int64_t at) {
   return ((double)block->x[at] - block->mean) * block->rstd;
 }
 
-void axn_wide_moments(const axn_wide_block *block, double *shift, double *sum, double *square) {
-  double total = 0, first = 0, second = 0;
-  for (int64_t r = 0; r < block->rows; r++) {
-    for (int64_t j = 0; j < block->columns; j++)
-      total += (double)block->x[r * block->row_stride + j];
-  }
-  const double mean = total / (double)(block->rows * block->columns);
-  for (int64_t r = 0; r < block->rows; r++) {
-    for (int64_t j = 0; j < block->columns; j++) {
-      const double difference = (double)block->x[r * block->row_stride + j] - mean;
-      first += difference;
-      second += difference * difference;
-    }
-  }
-  *shift = mean;
-  *sum = first;
-  *square = second;
-}
-
 void axn_wide_apply(const axn_wide_block *block) {
   for (int64_t r = 0; r < block->rows; r++) {
     for (int64_t j = 0; j < block->columns; j++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The same arithmetic in float64, element by element, for statistics whose range float32 cannot
- * hold: values whose squares or differences overflow, or that vanish beside a tiny epsilon. Rare,
+ * hold: values whose differences overflow, or whose rstd does. Rare,
  * so plain C; one statistic at a time.
  */
 #ifndef AXN_LIB_WIDE_H
@@ -21,7 +21,6 @@ typedef struct axn_wide_block {
   double mean, rstd;
 } axn_wide_block;
 
-void axn_wide_moments(const axn_wide_block *block, double *shift, double *sum, double *square);
 void axn_wide_apply(const axn_wide_block *block);
 void axn_wide_gradient_sums(const axn_wide_block *block, double *centred, double *gradient,
                             double *product);
