@@ -28,7 +28,7 @@ static axn_status select_layer(const axn_desc *desc, axn_axes *axes, axn_error *
   return AXN_OK;
 }
 
-/* Ulyanov, Vedaldi & Lempitsky 2016, equation 3. */
+/* Ulyanov, Vedaldi & Lempitsky 2016. */
 static axn_status select_instance(const axn_desc *desc, axn_axes *axes, axn_error *error) {
   (void)error;
   axes->reduced = axes_from(desc, AXIS_SPATIAL);
