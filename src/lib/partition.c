@@ -104,6 +104,11 @@ static int64_t number_segments(axn_axis_list *list) {
   return segments;
 }
 
+bool axn_rows_separate(const axn_nest *nest) {
+  return nest->row.parameter != 0 && nest->column.cell == 0 && nest->column.parameter == 0 &&
+         nest->column.extent <= AXN_TILE_ROWS;
+}
+
 /* Cuts the nest into blocks. */
 static void cut(axn_nest *nest, const axn_partition *partition, axn_rows rows) {
   if (partition->column_family) {
@@ -117,6 +122,9 @@ static void cut(axn_nest *nest, const axn_partition *partition, axn_rows rows) {
     if (nest->column_blocks > 1) nest->rows = 1;
   }
   if (rows == AXN_ROWS_ALIKE && nest->row.parameter != 0) nest->rows = 1;
+  if (rows == AXN_ROWS_SEPARATE && nest->row.parameter != 0) {
+    nest->rows = axn_rows_separate(nest) ? AXN_TILE_COLUMNS : 1;
+  }
   if (rows == AXN_ROWS_DIFFER) nest->rows = smaller(nest->rows, AXN_BLOCK_ROWS);
   nest->rows = smaller(nest->rows, nest->row.extent);
   nest->row_blocks = blocks_of(nest->row.extent, nest->rows);
@@ -164,11 +172,13 @@ static axn_axis choose_columns(const axn_axis_list *list, int64_t values) {
   if (inner->cell != 0) return *inner;
   const axn_axis_list plain = without_parameters(list);
   const int64_t row = plain.axis[plain.count - 1].extent;
-  if (row > AXN_SHORT_ROW && values > AXN_SHORT_CELL) return (axn_axis){.extent = 0};
+  const bool is_short = row <= AXN_SHORT_ROW || values <= AXN_SHORT_CELL;
+  /* Parameters that change along the row want vectors along it. */
+  if (!is_short || inner->parameter != 0) return (axn_axis){.extent = 0};
   for (int i = list->count - 1; i >= 0; i--) {
     if (list->axis[i].cell != 0) return list->axis[i];
   }
-  return (axn_axis){.extent = 1};
+  return (axn_axis){.extent = 1, .cell = 1};
 }
 
 axn_partition axn_partition_of(const axn_axis_list *axes) {

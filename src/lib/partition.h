@@ -86,12 +86,16 @@ axn_partition axn_partition_of(const axn_axis_list *axes);
 
 /* How the rows of a block may differ. */
 typedef enum axn_rows {
-  AXN_ROWS_PLAIN, /* parameters play no part: as few, long rows as the cells allow */
-  AXN_ROWS_ALIKE, /* every row has the same parameters */
-  AXN_ROWS_DIFFER /* parameters may change from row to row; at most AXN_BLOCK_ROWS rows */
+  AXN_ROWS_PLAIN,    /* parameters play no part: as few, long rows as the cells allow */
+  AXN_ROWS_ALIKE,    /* every row has the same parameters */
+  AXN_ROWS_SEPARATE, /* likewise, or each row has one of its own: short rows that fit a tile */
+  AXN_ROWS_DIFFER    /* parameters may change from row to row; at most AXN_BLOCK_ROWS rows */
 } axn_rows;
 
 axn_nest axn_nest_of(const axn_partition *partition, axn_rows rows);
+
+/* Whether the rows of a nest have a parameter each and are short enough for a tile. */
+bool axn_rows_separate(const axn_nest *nest);
 
 /* Unit `index` of the partition; columns is the number of cells it has. */
 axn_place axn_unit_at(const axn_partition *partition, int64_t index);

@@ -91,7 +91,9 @@ static axn_geometry geometry_of(const axn_axis_list *axes) {
   axn_geometry geometry = {.partition = axn_partition_of(axes)};
   geometry.form = form_of(&geometry.partition);
   geometry.sums = axn_nest_of(&geometry.partition, AXN_ROWS_PLAIN);
-  geometry.terms = axn_nest_of(&geometry.partition, AXN_ROWS_ALIKE);
+  geometry.terms = axn_nest_of(&geometry.partition, AXN_ROWS_SEPARATE);
+  geometry.rows_are_lines = geometry.form == AXN_FORM_ROWS && axn_rows_separate(&geometry.terms);
+  geometry.lines = geometry.rows_are_lines ? geometry.terms.rows : geometry.partition.unit_columns;
   geometry.apply = axn_nest_of(&geometry.partition,
                                geometry.form == AXN_FORM_ROWS ? AXN_ROWS_DIFFER : AXN_ROWS_ALIKE);
   return geometry;

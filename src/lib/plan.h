@@ -12,8 +12,10 @@ typedef struct axn_geometry {
   axn_partition partition;
   axn_nest sums;  /* for sums over x alone */
   axn_nest apply; /* for element-wise work */
-  axn_nest terms; /* for the sums of backward: one parameter per block, or one per column */
+  axn_nest terms; /* for the sums of backward: one parameter per line */
   axn_form form;
+  bool rows_are_lines; /* each row of a block of terms has a parameter and so sums of its own */
+  int64_t lines;       /* sums of a block of terms, at most */
 } axn_geometry;
 
 struct axn_plan {
