@@ -100,37 +100,42 @@ INLINE void transpose(vector v[WIDTH]) {
   }
 }
 
-/* Writes a block of contiguous rows to `tile`, AXN_TILE_COLUMNS to a row. */
+/* One vector of columns, each `rows` long, to `tile`. Columns beyond the last repeat it. */
 static void turn(const float *x, int64_t rows, int64_t columns, int64_t column_stride,
                  float *tile) {
-  for (int64_t j = 0; j < columns; j += WIDTH) {
-    const int64_t count = columns - j < WIDTH ? columns - j : WIDTH;
-    int64_t r = 0;
-    for (; count == WIDTH && r + WIDTH <= rows; r += WIDTH) {
-      vector v[WIDTH];
-      for (int i = 0; i < WIDTH; i++) v[i] = load(x + (j + i) * column_stride + r);
-      transpose(v);
-      for (int i = 0; i < WIDTH; i++) store(tile + (r + i) * AXN_TILE_COLUMNS + j, v[i]);
-    }
-    for (; r < rows; r++) {
-      for (int64_t i = 0; i < count; i++) {
-        tile[r * AXN_TILE_COLUMNS + j + i] = x[(j + i) * column_stride + r];
-      }
-    }
+  const float *column[WIDTH];
+  for (int i = 0; i < WIDTH; i++) {
+    column[i] = x + (i < columns ? i : columns - 1) * column_stride;
+  }
+  int64_t r = 0;
+  while (r + WIDTH <= rows) {
+    vector v[WIDTH];
+    for (int i = 0; i < WIDTH; i++) v[i] = load(column[i] + r);
+    transpose(v);
+    for (int i = 0; i < WIDTH; i++) store(tile + (r + i) * AXN_TILE_COLUMNS, v[i]);
+    /* The last rows are turned together with some that were already. */
+    r = r + WIDTH < rows && r + 2 * WIDTH > rows ? rows - WIDTH : r + WIDTH;
+  }
+  for (; r < rows; r++) {
+    for (int i = 0; i < WIDTH; i++) tile[r * AXN_TILE_COLUMNS + i] = column[i][r];
   }
 }
 
-/* Writes any block of at most AXN_TILE_COLUMNS columns to `tile`, the columns that it lacks as 0.
- */
+/* Writes any block of at most AXN_TILE_COLUMNS columns to `tile`, AXN_TILE_COLUMNS to a row.
+ * Columns that it lacks repeat the last. */
 static void gather(const float *x, int64_t rows, int64_t columns, int64_t row_stride,
                    int64_t column_stride, float *tile) {
-  if (columns < AXN_TILE_COLUMNS) memset(tile, 0, (size_t)rows * AXN_TILE_COLUMNS * sizeof *tile);
-  if (column_stride != 1) {
-    turn(x, rows, columns, column_stride, tile);
+  if (column_stride == 1) {
+    for (int64_t r = 0; r < rows; r++) {
+      for (int64_t j = 0; j < AXN_TILE_COLUMNS; j++) {
+        tile[r * AXN_TILE_COLUMNS + j] = x[r * row_stride + (j < columns ? j : columns - 1)];
+      }
+    }
     return;
   }
-  for (int64_t r = 0; r < rows; r++) {
-    memcpy(tile + r * AXN_TILE_COLUMNS, x + r * row_stride, (size_t)columns * sizeof *tile);
+  for (int64_t j = 0; j < AXN_TILE_COLUMNS; j += WIDTH) {
+    const int64_t first = j < columns ? j : columns - 1;
+    turn(x + first * column_stride, rows, columns - first, column_stride, tile + j);
   }
 }
 
@@ -402,18 +407,16 @@ static void gradient_sums_weighted(const axn_gradient_block *block, axn_gradient
   sum_gradients(block, block->scale, sums);
 }
 
-INLINE void gradient_sums_of_vector(const axn_gradient_block *block, int64_t at, int64_t columns,
-                                    axn_gradient_sums out) {
-  const vector mean = load_columns(block->mean + at, columns);
-  const vector rstd = load_columns(block->rstd + at, columns);
+/* One vector of contiguous columns. */
+INLINE void gradient_sums_of_vector(const axn_gradient_block *block, axn_gradient_sums out) {
+  const vector mean = load(block->mean), rstd = load(block->rstd);
   double centred[WIDTH] = {0}, gradient[WIDTH] = {0}, product[WIDTH] = {0};
   for (int64_t first = 0; first < block->rows; first += TERMS) {
     const int64_t last = first + TERMS < block->rows ? first + TERMS : block->rows;
     vector sum_e = {0}, sum_g = {0}, sum_product = {0};
     for (int64_t r = first; r < last; r++) {
-      const int64_t row = r * block->row_stride + at;
-      const vector e = (load_columns(block->x + row, columns) - mean) * rstd;
-      const vector g = load_columns(block->grad_y + row, columns);
+      const vector e = (load(block->x + r * block->row_stride) - mean) * rstd;
+      const vector g = load(block->grad_y + r * block->row_stride);
       sum_e += e;
       sum_g += g;
       sum_product += g * e;
@@ -422,32 +425,65 @@ INLINE void gradient_sums_of_vector(const axn_gradient_block *block, int64_t at,
     widen_add(gradient, sum_g);
     widen_add(product, sum_product);
   }
-  memcpy(out.centred + at, centred, (size_t)columns * sizeof(double));
-  memcpy(out.gradient + at, gradient, (size_t)columns * sizeof(double));
-  memcpy(out.product + at, product, (size_t)columns * sizeof(double));
+  memcpy(out.centred, centred, sizeof centred);
+  memcpy(out.gradient, gradient, sizeof gradient);
+  memcpy(out.product, product, sizeof product);
 }
 
-static void gradient_sums_of_contiguous_columns(const axn_gradient_block *block,
-                                                axn_gradient_sums sums) {
-  int64_t at = 0;
-  for (; at + WIDTH <= block->columns; at += WIDTH) gradient_sums_of_vector(block, at, WIDTH, sums);
-  if (at < block->columns) gradient_sums_of_vector(block, at, block->columns - at, sums);
+/* A tile of columns, of which the first `columns` count. */
+static void gradient_sums_of_tile(const axn_gradient_block *block, axn_gradient_sums sums) {
+  float x[AXN_TILE_ROWS * AXN_TILE_COLUMNS], grad_y[AXN_TILE_ROWS * AXN_TILE_COLUMNS];
+  float mean[AXN_TILE_COLUMNS] = {0}, rstd[AXN_TILE_COLUMNS] = {0};
+  double results[3][AXN_TILE_COLUMNS];
+  const size_t columns = (size_t)block->columns;
+  gather(block->x, block->rows, block->columns, block->row_stride, block->column_stride, x);
+  gather(block->grad_y, block->rows, block->columns, block->row_stride, block->column_stride,
+         grad_y);
+  memcpy(mean, block->mean, columns * sizeof *mean);
+  memcpy(rstd, block->rstd, columns * sizeof *rstd);
+  for (int j = 0; j < AXN_TILE_COLUMNS; j += WIDTH) {
+    const axn_gradient_block part = {.x = x + j,
+                                     .grad_y = grad_y + j,
+                                     .rows = block->rows,
+                                     .row_stride = AXN_TILE_COLUMNS,
+                                     .mean = mean + j,
+                                     .rstd = rstd + j};
+    gradient_sums_of_vector(&part,
+                            (axn_gradient_sums){results[0] + j, results[1] + j, results[2] + j});
+  }
+  memcpy(sums.centred, results[0], columns * sizeof(double));
+  memcpy(sums.gradient, results[1], columns * sizeof(double));
+  memcpy(sums.product, results[2], columns * sizeof(double));
+}
+
+/* The block's columns from j on. */
+INLINE axn_gradient_block columns_from(const axn_gradient_block *block, int64_t j,
+                                       int64_t columns) {
+  axn_gradient_block part = *block;
+  part.x += j * block->column_stride;
+  part.grad_y += j * block->column_stride;
+  part.mean += j;
+  part.rstd += j;
+  part.columns = columns;
+  return part;
 }
 
 static void gradient_sums_of_columns(const axn_gradient_block *block, axn_gradient_sums sums) {
-  if (block->column_stride == 1) {
-    gradient_sums_of_contiguous_columns(block, sums);
-    return;
+  int64_t j = 0;
+  while (j < block->columns) {
+    const axn_gradient_sums out = {sums.centred + j, sums.gradient + j, sums.product + j};
+    const int64_t left = block->columns - j;
+    if (block->column_stride == 1 && left >= WIDTH) {
+      const axn_gradient_block part = columns_from(block, j, WIDTH);
+      gradient_sums_of_vector(&part, out);
+      j += WIDTH;
+    } else {
+      const axn_gradient_block part =
+          columns_from(block, j, left < AXN_TILE_COLUMNS ? left : AXN_TILE_COLUMNS);
+      gradient_sums_of_tile(&part, out);
+      j += part.columns;
+    }
   }
-  float x[AXN_TILE_ROWS * AXN_TILE_COLUMNS], grad_y[AXN_TILE_ROWS * AXN_TILE_COLUMNS];
-  axn_gradient_block turned = *block;
-  turn(block->x, block->rows, block->columns, block->column_stride, x);
-  turn(block->grad_y, block->rows, block->columns, block->column_stride, grad_y);
-  turned.x = x;
-  turned.grad_y = grad_y;
-  turned.row_stride = AXN_TILE_COLUMNS;
-  turned.column_stride = 1;
-  gradient_sums_of_contiguous_columns(&turned, sums);
 }
 
 /* ---- gradient of x ---- */
