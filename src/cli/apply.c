@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: MIT */
+/* axisnorm apply: one normalization of one file, and its backward pass. */
+#define _POSIX_C_SOURCE 200809L
+#include "commands.h"
+#include "npy.h"
+#include "prepare.h"
+#include "progress.h"
+#include "report.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The tensors of a call. Those whose data stay null are not part of it. */
+struct apply {
+  const struct options *options;
+  struct prepared prepared;
+  struct tensor x, scale, shift, running_mean, running_var, grad_output;
+  struct tensor y, mean, rstd, grad_input, grad_scale, grad_shift;
+};
+
+/* An output that was asked for, and the tensor that goes there. */
+struct apply_output {
+  const char *path;
+  const struct tensor *tensor;
+  struct output_file *file;
+};
+enum { APPLY_OUTPUTS = 8 };
+
+static bool wants_gradient(const struct options *o) {
+  return o->grad_output != NULL;
+}
+
+static bool wants_statistics(const struct options *o) {
+  return o->mean_output != NULL || o->rstd_output != NULL;
+}
+
+/* Statistics of x are due, rather than running ones that stand for them. */
+static bool uses_own_statistics(const struct options *o) {
+  return o->mode == MODE_TRAINING || o->running_mean == NULL;
+}
+
+static bool updates_running(const struct options *o) {
+  return o->mode == MODE_TRAINING && (o->running_mean != NULL || o->running_mean_output != NULL ||
+                                      o->running_var_output != NULL);
+}
+
+static enum outcome check_gradient_options(const struct options *o) {
+  const char *any = o->grad_input != NULL   ? "--grad-input"
+                    : o->grad_scale != NULL ? "--grad-scale"
+                    : o->grad_shift != NULL ? "--grad-shift"
+                                            : NULL;
+  if (any != NULL && !wants_gradient(o)) return message_misused(any, "needs --grad-output too");
+  if (any == NULL && wants_gradient(o))
+    return message_misused("--grad-output",
+                           "needs one of --grad-input, --grad-scale, --grad-shift too");
+  return DONE;
+}
+
+static enum outcome check_options(const struct options *o) {
+  if (o->norms.count == 0) return message_misused("--norm", "missing; see axisnorm apply --help");
+  if (o->input == NULL) return message_misused("--input", "missing; see axisnorm apply --help");
+  if (o->output == NULL) return message_misused("--output", "missing; see axisnorm apply --help");
+  if ((o->running_mean == NULL) != (o->running_var == NULL))
+    return message_misused(o->running_mean == NULL ? "--running-mean" : "--running-var",
+                           "missing: running mean and variance go together");
+  if (o->mode == MODE_INFERENCE && o->running_mean_output != NULL)
+    return message_misused("--running-mean-output", "only training updates running statistics");
+  if (o->mode == MODE_INFERENCE && o->running_var_output != NULL)
+    return message_misused("--running-var-output", "only training updates running statistics");
+  if (wants_statistics(o) && !uses_own_statistics(o))
+    return message_misused(o->mean_output != NULL ? "--mean-output" : "--rstd-output",
+                           "inference with running statistics computes none of its own");
+  enum outcome outcome = check_gradient_options(o);
+  return outcome == DONE ? prepare_check_options(o) : outcome;
+}
+
+/* The extents, in the order of the file, of the axes that the plan reduces. */
+static void reduced_shape(const struct apply *a, struct shape *shape) {
+  uint32_t reduced = a->prepared.info.reduced_axes;
+  const axn_desc *desc = &a->prepared.desc;
+  bool last = desc->layout == AXN_CHANNELS_LAST;
+  shape->rank = 0;
+  for (int position = 0; position < desc->rank; position++) {
+    int axis = position;
+    if (last && position > 0) axis = position == desc->rank - 1 ? 1 : position + 1;
+    if ((reduced >> axis & 1) != 0) shape->extents[shape->rank++] = desc->shape[axis];
+  }
+}
+
+/* The statistics as the extents of the axes that are kept, a split axis as its groups. */
+static void statistics_shape(const struct prepared *prepared, struct shape *shape) {
+  const axn_plan_info *info = &prepared->info;
+  shape->rank = 0;
+  for (int axis = 0; axis < prepared->desc.rank; axis++) {
+    if (axis == info->split_axis)
+      shape->extents[shape->rank++] = info->split_groups;
+    else if ((info->reduced_axes >> axis & 1) == 0)
+      shape->extents[shape->rank++] = prepared->desc.shape[axis];
+  }
+}
+
+/* Finds out whether scale and shift are per channel or per normalized element. Where their shape
+ * allows both, the one per element is meant, as in PyTorch's LayerNorm. */
+static enum outcome settle_parameters(struct apply *a) {
+  const struct options *o = a->options;
+  const axn_desc desc = a->prepared.desc;
+  struct shape channels = {.rank = 1, .extents = {desc.shape[1]}}, elements;
+  reduced_shape(a, &elements);
+  bool layer = desc.norm == AXN_LAYER_NORM;
+  bool per_channel = true, per_element = layer;
+  const struct tensor *tensors[] = {&a->scale, &a->shift};
+  const char *paths[] = {o->scale, o->shift};
+  for (int i = 0; i < 2; i++) {
+    if (tensors[i]->data == NULL) continue;
+    per_channel = per_channel && shape_equal(&tensors[i]->shape, &channels);
+    per_element = per_element && shape_equal(&tensors[i]->shape, &elements);
+    if (per_channel || per_element) continue;
+    char has[SHAPE_TEXT_LIMIT], due[SHAPE_TEXT_LIMIT];
+    value_shape_text(&tensors[i]->shape, has);
+    if (i == 1 && a->scale.data != NULL) {
+      value_shape_text(&a->scale.shape, due);
+      return message_failed(paths[i], "shape [%s]: [%s] is due, as the scale has", has, due);
+    }
+    value_shape_text(&elements, due);
+    return message_failed(paths[i], "shape [%s]: [%" PRId64 "]%s%s%s is due", has, desc.shape[1],
+                          layer ? " or [" : "", layer ? due : "", layer ? "]" : "");
+  }
+  bool given = a->scale.data != NULL || a->shift.data != NULL;
+  if (!per_element || !given) return DONE;
+  struct shape shape = {.rank = desc.rank};
+  memcpy(shape.extents, desc.shape, sizeof shape.extents);
+  prepare_release(&a->prepared);
+  return prepare(&a->prepared, o, desc.norm, &shape, 0, AXN_PARAMETERS_PER_ELEMENT, o->input);
+}
+
+static enum outcome read_shaped(const char *path, const struct shape *due, struct tensor *tensor) {
+  enum outcome outcome = npy_read_file(path, tensor);
+  if (outcome != DONE || shape_equal(&tensor->shape, due)) return outcome;
+  char has[SHAPE_TEXT_LIMIT], wanted[SHAPE_TEXT_LIMIT];
+  value_shape_text(&tensor->shape, has);
+  value_shape_text(due, wanted);
+  return message_failed(path, "shape [%s]: [%s] is due", has, wanted);
+}
+
+/* Running statistics: from files, or 0 and 1 where only updated ones are asked for. */
+static enum outcome read_running(struct apply *a) {
+  const struct options *o = a->options;
+  int64_t count = a->prepared.info.running_statistics;
+  bool asked = o->running_mean != NULL || updates_running(o);
+  if (asked && count == 0)
+    return message_misused(o->running_mean != NULL          ? "--running-mean"
+                           : o->running_mean_output != NULL ? "--running-mean-output"
+                                                            : "--running-var-output",
+                           "%s normalization keeps no running statistics",
+                           axn_norm_name(a->prepared.desc.norm));
+  if (o->running_mean != NULL) {
+    struct shape shape = {.rank = 1, .extents = {count}};
+    enum outcome outcome = read_shaped(o->running_mean, &shape, &a->running_mean);
+    return outcome == DONE ? read_shaped(o->running_var, &shape, &a->running_var) : outcome;
+  }
+  if (!asked) return DONE;
+  enum outcome outcome = tensor_create_vector(&a->running_mean, count, 0);
+  return outcome == DONE ? tensor_create_vector(&a->running_var, count, 1) : outcome;
+}
+
+static enum outcome read_inputs(struct apply *a) {
+  const struct options *o = a->options;
+  enum outcome outcome = npy_read_file(o->input, &a->x);
+  if (outcome != DONE) return outcome;
+  struct shape shape;
+  prepare_shape_from_file(&a->x.shape, o->layout, &shape);
+  outcome =
+      prepare(&a->prepared, o, o->norms.values[0], &shape, 0, AXN_PARAMETERS_PER_CHANNEL, o->input);
+  if (outcome == DONE && o->scale != NULL) outcome = npy_read_file(o->scale, &a->scale);
+  if (outcome == DONE && o->shift != NULL) outcome = npy_read_file(o->shift, &a->shift);
+  if (outcome == DONE) outcome = settle_parameters(a);
+  if (outcome == DONE) outcome = read_running(a);
+  if (outcome == DONE && wants_gradient(o))
+    outcome = read_shaped(o->grad_output, &a->x.shape, &a->grad_output);
+  return outcome;
+}
+
+static enum outcome create_outputs(struct apply *a) {
+  const struct options *o = a->options;
+  struct shape statistics;
+  statistics_shape(&a->prepared, &statistics);
+  enum outcome outcome = tensor_create(&a->y, &a->x.shape);
+  if (outcome == DONE && uses_own_statistics(o) && (wants_gradient(o) || wants_statistics(o))) {
+    outcome = tensor_create(&a->mean, &statistics);
+    if (outcome == DONE) outcome = tensor_create(&a->rstd, &statistics);
+  }
+  if (outcome == DONE && o->grad_input != NULL)
+    outcome = tensor_create(&a->grad_input, &a->x.shape);
+  struct shape parameters = {.rank = 1, .extents = {a->prepared.info.parameters}};
+  if (a->prepared.desc.parameters == AXN_PARAMETERS_PER_ELEMENT) reduced_shape(a, &parameters);
+  if (outcome == DONE && o->grad_scale != NULL)
+    outcome = tensor_create(&a->grad_scale, &parameters);
+  if (outcome == DONE && o->grad_shift != NULL)
+    outcome = tensor_create(&a->grad_shift, &parameters);
+  return outcome;
+}
+
+static axn_status run_forward_training(struct apply *a, axn_error *error) {
+  axn_training_args args = axn_training_init();
+  int64_t batch_count = 0;
+  args.x = a->x.data;
+  args.y = a->y.data;
+  args.scale = a->scale.data;
+  args.shift = a->shift.data;
+  args.mean = a->mean.data;
+  args.rstd = a->rstd.data;
+  if (updates_running(a->options)) {
+    args.running_mean = a->running_mean.data;
+    args.running_variance = a->running_var.data;
+    args.batch_count = &batch_count;
+  }
+  args.workspace = a->prepared.workspace;
+  args.workspace_size = a->prepared.workspace_size;
+  return axn_forward_training(a->prepared.plan, &args, error);
+}
+
+static axn_status run_forward_inference(struct apply *a, axn_error *error) {
+  axn_inference_args args = axn_inference_init();
+  args.x = a->x.data;
+  args.y = a->y.data;
+  args.scale = a->scale.data;
+  args.shift = a->shift.data;
+  args.running_mean = a->running_mean.data;
+  args.running_variance = a->running_var.data;
+  args.workspace = a->prepared.workspace;
+  args.workspace_size = a->prepared.workspace_size;
+  return axn_forward_inference(a->prepared.plan, &args, error);
+}
+
+static axn_status run_backward(struct apply *a, axn_error *error) {
+  axn_backward_args args = axn_backward_init();
+  bool own = uses_own_statistics(a->options);
+  args.x = a->x.data;
+  args.grad_y = a->grad_output.data;
+  args.scale = a->scale.data;
+  args.mean = own ? a->mean.data : NULL;
+  args.rstd = own ? a->rstd.data : NULL;
+  args.running_mean = own ? NULL : a->running_mean.data;
+  args.running_variance = own ? NULL : a->running_var.data;
+  args.grad_x = a->grad_input.data;
+  args.grad_scale = a->grad_scale.data;
+  args.grad_shift = a->grad_shift.data;
+  args.workspace = a->prepared.workspace;
+  args.workspace_size = a->prepared.workspace_size;
+  return axn_backward(a->prepared.plan, &args, error);
+}
+
+static enum outcome compute(struct apply *a) {
+  const struct options *o = a->options;
+  axn_error error = {AXN_OK, ""};
+  if (o->mode == MODE_INFERENCE && o->running_mean == NULL && o->norms.values[0] == AXN_BATCH_NORM)
+    return message_misused("--running-mean", "missing: batch normalization in inference needs it");
+  /* Inference from x is the training formula; only that one also gives the statistics. */
+  bool training = o->mode == MODE_TRAINING || a->mean.data != NULL;
+  axn_status status = training ? run_forward_training(a, &error) : run_forward_inference(a, &error);
+  progress_step();
+  if (status == AXN_OK && wants_gradient(o)) status = run_backward(a, &error);
+  progress_step();
+  return status == AXN_OK ? DONE : prepare_failure(&a->prepared, status, &error);
+}
+
+static enum outcome open_outputs(struct apply_output *outputs) {
+  for (int i = 0; i < APPLY_OUTPUTS; i++) {
+    if (outputs[i].path == NULL) continue;
+    enum outcome outcome = output_open(outputs[i].path, &outputs[i].file);
+    if (outcome != DONE) return outcome;
+  }
+  return DONE;
+}
+
+static enum outcome write_outputs(const struct apply_output *outputs) {
+  for (int i = 0; i < APPLY_OUTPUTS; i++) {
+    if (outputs[i].path == NULL) continue;
+    enum outcome outcome = npy_write(outputs[i].file, outputs[i].tensor);
+    if (outcome != DONE) return outcome;
+  }
+  progress_step();
+  return DONE;
+}
+
+/* What was done, only where a format for it was asked for. */
+static enum outcome report_apply(const struct apply *a) {
+  struct row {
+    const char *norm, *mode;
+    int64_t groups, statistics, values;
+    struct shape shape;
+  };
+  static const struct report_column columns[] = {
+      {"norm", "norm", REPORT_TEXT, 0, offsetof(struct row, norm)},
+      {"groups", "groups", REPORT_INTEGER, 0, offsetof(struct row, groups)},
+      {"mode", "mode", REPORT_TEXT, 0, offsetof(struct row, mode)},
+      {"shape", "shape", REPORT_SHAPE, 0, offsetof(struct row, shape)},
+      {"statistics", "statistics", REPORT_INTEGER, 0, offsetof(struct row, statistics)},
+      {"values_per_statistic", "values per|statistic", REPORT_INTEGER, 0,
+       offsetof(struct row, values)}};
+  const axn_plan_info *info = &a->prepared.info;
+  struct row row = {axn_norm_name(a->prepared.desc.norm),
+                    a->options->mode == MODE_TRAINING ? "training" : "inference",
+                    info->split_axis >= 0 ? info->split_groups : REPORT_NO_INTEGER,
+                    info->statistics,
+                    info->values_per_statistic,
+                    a->x.shape};
+  struct report report = {.columns = columns,
+                          .column_count = sizeof columns / sizeof columns[0],
+                          .rows = &row,
+                          .row_size = sizeof row,
+                          .row_count = 1,
+                          .threads = info->threads,
+                          .isa = axn_isa_name(info->isa)};
+  return report_write(&report, a->options->format);
+}
+
+static void release(struct apply *a) {
+  struct tensor *all[] = {&a->x,           &a->scale,      &a->shift,      &a->running_mean,
+                          &a->running_var, &a->y,          &a->mean,       &a->rstd,
+                          &a->grad_output, &a->grad_input, &a->grad_scale, &a->grad_shift};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) tensor_release(all[i]);
+  prepare_release(&a->prepared);
+}
+
+static enum outcome run_apply(struct options *o) {
+  enum outcome outcome = check_options(o);
+  if (outcome != DONE) return outcome;
+  struct apply a = {.options = o};
+  struct apply_output outputs[APPLY_OUTPUTS] = {{o->output, &a.y, NULL},
+                                                {o->mean_output, &a.mean, NULL},
+                                                {o->rstd_output, &a.rstd, NULL},
+                                                {o->running_mean_output, &a.running_mean, NULL},
+                                                {o->running_var_output, &a.running_var, NULL},
+                                                {o->grad_input, &a.grad_input, NULL},
+                                                {o->grad_scale, &a.grad_scale, NULL},
+                                                {o->grad_shift, &a.grad_shift, NULL}};
+  progress_start("apply", 4);
+  outcome = open_outputs(outputs); /* before the work: a missing directory is known at once */
+  if (outcome == DONE) outcome = read_inputs(&a);
+  progress_step();
+  if (outcome == DONE) outcome = create_outputs(&a);
+  if (outcome == DONE) outcome = compute(&a);
+  if (outcome == DONE) outcome = write_outputs(outputs);
+  progress_end();
+  if (outcome == DONE && o->format != FORMAT_DEFAULT) outcome = report_apply(&a);
+  release(&a);
+  return outcome;
+}
+
+#define TARGET(field) offsetof(struct options, field)
+
+static const struct option_row files[] = {
+    {"input", "X.npy", "the tensor to normalize, float32, 2 to 5 axes", option_path, TARGET(input)},
+    {"output", "Y.npy", "where the result goes", option_path, TARGET(output)},
+    {"mode", "training|inference", "default training", option_mode, 0},
+    {"scale", "S.npy", "[C]; layer: also the shape of the normalized axes\n(default: 1)",
+     option_path, TARGET(scale)},
+    {"shift", "B.npy", "the same (default: 0)", option_path, TARGET(shift)},
+    {"running-mean", "M.npy",
+     "[C], batch and instance: normalizes in inference, is updated\n"
+     "in training",
+     option_path, TARGET(running_mean)},
+    {"running-var", "V.npy", "[C], goes with --running-mean", option_path, TARGET(running_var)},
+    {"momentum", "M|cumulative",
+     "weight of the new value in the running statistics (default\n"
+     "0.1); cumulative: the average of all batches, of which this\nis the first",
+     option_momentum, 0},
+    {"running-variance", "unbiased|biased", "divisor of the running variance (default unbiased)",
+     option_running_variance, 0},
+    {"mean-output", "P", "the means used, one per statistic", option_path, TARGET(mean_output)},
+    {"rstd-output", "P", "1/sqrt(variance + epsilon), one per statistic", option_path,
+     TARGET(rstd_output)},
+    {"running-mean-output", "P", "the updated running mean (starts from 0 where no file is\ngiven)",
+     option_path, TARGET(running_mean_output)},
+    {"running-var-output", "P", "the updated running variance (starts from 1)", option_path,
+     TARGET(running_var_output)},
+    {"grad-output", "DY.npy", "gradient by Y: asks for the backward pass", option_path,
+     TARGET(grad_output)},
+    {"grad-input", "DX.npy", "where the gradient by X goes", option_path, TARGET(grad_input)},
+    {"grad-scale", "P", "the gradient by the scale, also without --scale", option_path,
+     TARGET(grad_scale)},
+    {"grad-shift", "P", "the gradient by the shift, also without --shift", option_path,
+     TARGET(grad_shift)},
+    {NULL, NULL, NULL, NULL, 0}};
+
+static const struct option_row *const tables[] = {options_norm, files, options_common, NULL};
+
+const struct command command_apply = {
+    "apply",
+    "normalize a .npy file, forward and backward",
+    "Writes the normalization of X to Y, in X's shape; prints nothing unless --format asks\n"
+    "for a summary. --norm, --input and --output are required.",
+    "  axisnorm apply --norm group --groups 2 --input x.npy --output y.npy",
+    tables,
+    run_apply};

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+/* axisnorm bench: times, and how far they are from what memory allows. */
+#define _POSIX_C_SOURCE 200809L
+#include "bench.h"
+#include "commands.h"
+#include "progress.h"
+#include "random.h"
+#include "report.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+struct bench_row {
+  const char *norm;
+  int64_t groups;
+  const char *pass;
+  struct shape shape;
+  const char *layout, *dtype;
+  double seconds, seconds_min;
+  const char *limit_kind;
+  double limit_seconds, ratio;
+};
+
+#define COLUMN(field) offsetof(struct bench_row, field)
+
+static const struct report_column columns[] = {
+    {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
+    {"groups", "groups", REPORT_INTEGER, 0, COLUMN(groups)},
+    {"pass", "pass", REPORT_TEXT, 0, COLUMN(pass)},
+    {"shape", "shape", REPORT_SHAPE, 0, COLUMN(shape)},
+    {"layout", "layout", REPORT_TEXT, 0, COLUMN(layout)},
+    {"dtype", "dtype", REPORT_TEXT, 0, COLUMN(dtype)},
+    {"seconds", "median|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(seconds)},
+    {"seconds_min", "least|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(seconds_min)},
+    {"limit_kind", "limit", REPORT_TEXT, 0, COLUMN(limit_kind)},
+    {"limit_seconds", "limit|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(limit_seconds)},
+    {"ratio", "median|/ limit", REPORT_NUMBER, REPORT_TIMES, COLUMN(ratio)}};
+
+static const double SECONDS_PER_ROW = 0.3;
+
+/* A case, ready to run. */
+struct bench {
+  struct prepared prepared;
+  struct bench_arrays arrays;
+  axn_status status; /* of the last run that failed */
+  axn_error error;
+};
+
+static void note_status(struct bench *b, axn_status status) {
+  if (status != AXN_OK) b->status = status;
+}
+
+static void run_training(void *context) {
+  struct bench *b = context;
+  axn_training_args args = axn_training_init();
+  args.x = b->arrays.x.data;
+  args.y = b->arrays.y.data;
+  args.mean = b->arrays.mean.data;
+  args.rstd = b->arrays.rstd.data;
+  args.workspace = b->prepared.workspace;
+  args.workspace_size = b->prepared.workspace_size;
+  note_status(b, axn_forward_training(b->prepared.plan, &args, &b->error));
+}
+
+static void run_inference(void *context) {
+  struct bench *b = context;
+  axn_inference_args args = axn_inference_init();
+  args.x = b->arrays.x.data;
+  args.y = b->arrays.y.data;
+  args.running_mean = b->arrays.running_mean.data;
+  args.running_variance = b->arrays.running_variance.data;
+  args.workspace = b->prepared.workspace;
+  args.workspace_size = b->prepared.workspace_size;
+  note_status(b, axn_forward_inference(b->prepared.plan, &args, &b->error));
+}
+
+static void run_backward(void *context) {
+  struct bench *b = context;
+  axn_backward_args args = axn_backward_init();
+  args.x = b->arrays.x.data;
+  args.grad_y = b->arrays.grad_y.data;
+  args.mean = b->arrays.mean.data;
+  args.rstd = b->arrays.rstd.data;
+  args.grad_x = b->arrays.grad_x.data;
+  args.workspace = b->prepared.workspace;
+  args.workspace_size = b->prepared.workspace_size;
+  note_status(b, axn_backward(b->prepared.plan, &args, &b->error));
+}
+
+static void (*const pass_works[PASS_COUNT])(void *) = {run_training, run_inference, run_backward};
+
+static void fill_normal(struct tensor *tensor, struct random *random) {
+  for (int64_t i = 0; i < tensor->count; i++) tensor->data[i] = (float)random_normal(random);
+}
+
+/* Batch normalization's inference has running statistics; of the others each is its own. */
+static enum outcome create_running(struct bench *b) {
+  if ((b->prepared.info.reduced_axes & 1) == 0 || b->prepared.info.running_statistics == 0)
+    return DONE;
+  int64_t count = b->prepared.info.running_statistics;
+  enum outcome outcome = tensor_create_vector(&b->arrays.running_mean, count, 0.25f);
+  return outcome == DONE ? tensor_create_vector(&b->arrays.running_variance, count, 1) : outcome;
+}
+
+static enum outcome bench_create(struct bench *b, const struct bench_case *wanted,
+                                 const struct options *options) {
+  *b = (struct bench){.status = AXN_OK};
+  const char *source = options->shapes != NULL ? options->shapes : "--shape";
+  enum outcome outcome = prepare(&b->prepared, options, wanted->norm, &wanted->shape,
+                                 wanted->groups, AXN_PARAMETERS_PER_CHANNEL, source);
+  struct shape statistics = {.rank = 1, .extents = {b->prepared.info.statistics}};
+  struct tensor *const data[] = {&b->arrays.x, &b->arrays.y, &b->arrays.grad_y, &b->arrays.grad_x};
+  for (int i = 0; i < 4 && outcome == DONE; i++) outcome = tensor_create(data[i], &wanted->shape);
+  if (outcome == DONE) outcome = tensor_create(&b->arrays.mean, &statistics);
+  if (outcome == DONE) outcome = tensor_create(&b->arrays.rstd, &statistics);
+  if (outcome == DONE) outcome = create_running(b);
+  if (outcome != DONE) return outcome;
+  struct random random = random_start((uint64_t)options->seed);
+  fill_normal(&b->arrays.x, &random);
+  fill_normal(&b->arrays.grad_y, &random);
+  for (int64_t i = 0; i < b->arrays.rstd.count; i++) b->arrays.rstd.data[i] = 1;
+  return DONE;
+}
+
+static void bench_release(struct bench *b) {
+  struct bench_arrays *a = &b->arrays;
+  struct tensor *const tensors[] = {&a->x,    &a->y,    &a->grad_y,       &a->grad_x,
+                                    &a->mean, &a->rstd, &a->running_mean, &a->running_variance};
+  for (int i = 0; i < 8; i++) tensor_release(tensors[i]);
+  prepare_release(&b->prepared);
+}
+
+static double least(const double *values, int count) {
+  double result = values[0];
+  for (int i = 1; i < count; i++)
+    if (values[i] < result) result = values[i];
+  return result;
+}
+
+/* The first of the works is the norm's; those of the limit follow. */
+static void fill_times(struct bench_row *row, struct timed *works, const struct bench_limit *limit,
+                       int rounds) {
+  double limits[TIMING_ROUNDS_MOST], ratios[TIMING_ROUNDS_MOST];
+  bench_limit_samples(limit, works + 1, rounds, limits);
+  for (int i = 0; i < rounds; i++) ratios[i] = works[0].samples[i] / limits[i];
+  row->seconds = timing_median(works[0].samples, rounds);
+  row->seconds_min = least(works[0].samples, rounds);
+  row->limit_seconds = timing_median(limits, rounds);
+  row->ratio = timing_median(ratios, rounds);
+}
+
+static enum outcome measure(struct bench_row *row, struct bench *b, enum pass pass) {
+  const double none = (double)NAN;
+  const axn_plan_info *info = &b->prepared.info;
+  const axn_desc *desc = &b->prepared.desc;
+  *row = (struct bench_row){axn_norm_name(desc->norm),
+                            info->split_axis >= 0 ? info->split_groups : REPORT_NO_INTEGER,
+                            pass_names[pass],
+                            {.rank = desc->rank},
+                            desc->layout == AXN_CHANNELS_LAST ? "nhwc" : "nchw",
+                            "f32",
+                            none,
+                            none,
+                            NULL,
+                            none,
+                            none};
+  for (int k = 0; k < desc->rank; k++) row->shape.extents[k] = desc->shape[k];
+
+  struct bench_limit limit;
+  bench_choose_limit(&limit, pass, &b->prepared, &b->arrays);
+  row->limit_kind = limit.kind;
+  pass_works[pass](b);
+  if (b->status != AXN_OK) return prepare_failure(&b->prepared, b->status, &b->error);
+  struct timed *works = calloc(1 + MEMORY_PASSES, sizeof *works);
+  if (works == NULL) return message_no_memory();
+  works[0].work = pass_works[pass];
+  works[0].context = b;
+  int count = limit.candidates + (limit.second_reading ? 1 : 0);
+  for (int i = 0; i < count; i++) {
+    works[1 + i].work = memory_run;
+    works[1 + i].context = &limit.works[i];
+  }
+  fill_times(row, works, &limit, timing_run(works, 1 + count, SECONDS_PER_ROW));
+  free(works);
+  return DONE;
+}
+
+static enum outcome measure_cases(const struct options *options, const struct bench_case *cases,
+                                  int case_count, struct bench_row *rows, struct report *report) {
+  enum outcome outcome = DONE;
+  report->rows = rows;
+  for (int i = 0; i < case_count && outcome == DONE; i++) {
+    struct bench bench;
+    outcome = bench_create(&bench, &cases[i], options);
+    if (bench.prepared.info.threads > report->threads)
+      report->threads = bench.prepared.info.threads;
+    report->isa = axn_isa_name(bench.prepared.info.isa);
+    for (int pass = 0; pass < PASS_COUNT && outcome == DONE; pass++) {
+      if (!options->passes[pass]) continue;
+      outcome = measure(&rows[report->row_count++], &bench, (enum pass)pass);
+      progress_step();
+    }
+    bench_release(&bench);
+  }
+  return outcome;
+}
+
+static enum outcome choose_cases(const struct options *options, struct bench_case **cases,
+                                 int *count) {
+  if (options->shapes != NULL)
+    return bench_read_cases(options->shapes, &options->norms, cases, count);
+  struct shape shape = {.rank = 4, .extents = {32, 64, 56, 56}};
+  if (options->shape.rank != 0) shape = options->shape;
+  *count = options->norms.count;
+  *cases = calloc((size_t)*count, sizeof **cases);
+  if (*cases == NULL) return message_no_memory();
+  for (int i = 0; i < *count; i++)
+    (*cases)[i] = (struct bench_case){.norm = options->norms.values[i], .shape = shape};
+  return DONE;
+}
+
+static enum outcome run_bench(struct options *options) {
+  if (options->shape.rank != 0 && options->shapes != NULL)
+    return message_misused("--shapes", "give one of --shape, --shapes");
+  enum outcome outcome = prepare_check_options(options);
+  if (outcome != DONE) return outcome;
+  if (options->norms.count == 0) value_all_norms(&options->norms);
+
+  struct bench_case *cases = NULL;
+  int case_count = 0, passes = 0;
+  for (int i = 0; i < PASS_COUNT; i++) passes += options->passes[i];
+  outcome = choose_cases(options, &cases, &case_count);
+  struct bench_row *rows = NULL;
+  if (outcome == DONE) {
+    rows = calloc((size_t)case_count * (size_t)passes, sizeof *rows);
+    if (rows == NULL) outcome = message_no_memory();
+  }
+  if (outcome == DONE) {
+    struct report report = {.columns = columns,
+                            .column_count = sizeof columns / sizeof columns[0],
+                            .row_size = sizeof *rows,
+                            .grouped = options->shapes == NULL};
+    progress_start("bench", case_count * passes);
+    outcome = measure_cases(options, cases, case_count, rows, &report);
+    progress_end();
+    if (outcome == DONE) outcome = report_write(&report, options->format);
+  }
+  free(rows);
+  free(cases);
+  return outcome;
+}
+
+#define TARGET(field) offsetof(struct options, field)
+
+static const struct option_row own[] = {
+    {"passes", "LIST", "of forward-training, forward-inference, backward (default: all)",
+     option_passes, 0},
+    {"shape", "N,C,H,W", "2 to 5 extents (default 32,64,56,56)", option_shape, TARGET(shape)},
+    {"shapes", "FILE.csv",
+     "instead: columns norm,n,c,d,h,w,groups, named by the first line;\n"
+     "d, h, w and groups may be empty",
+     option_path, TARGET(shapes)},
+    {"seed", "S", "of the random data (default 1)", option_seed, TARGET(seed)},
+    {NULL, NULL, NULL, NULL, 0}};
+
+static const struct option_row *const tables[] = {options_norms, own, options_common, NULL};
+
+const struct command command_bench = {
+    "bench",
+    "times against what the memory of this machine allows",
+    "Measures each norm and pass turn by turn with the fastest passes over memory that move\n"
+    "the same bytes on the same threads. The limit of a forward pass is a copy, with a\n"
+    "reading before it (read+copy) where the values of a statistic exceed the private caches\n"
+    "of the threads that share it; of a backward pass one pass that reads two arrays and\n"
+    "writes a third (triad), or with another reading of both (read2+triad).",
+    "  axisnorm bench --norms batch,group --shape 32,64,56,56 --format csv",
+    tables,
+    run_bench};

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* The parts of axisnorm bench. */
+#ifndef AXISNORM_BENCH_H
+#define AXISNORM_BENCH_H
+
+#include "copy.h"
+#include "prepare.h"
+#include "timing.h"
+
+/* What is measured: one norm of one shape. */
+struct bench_case {
+  axn_norm norm;
+  struct shape shape;
+  int64_t groups; /* 0: as the options say */
+};
+
+/* The cases of a CSV file with the columns norm,n,c,d,h,w,groups, named by its first line, in any
+ * order; further columns are passed over. Only norms in the list are kept. The caller frees. */
+enum outcome bench_read_cases(const char *path, const struct norm_list *norms,
+                              struct bench_case **cases, int *count);
+
+/* The fastest that memory allows for a pass: the sum of one or two timed passes over memory, each
+ * the best of its candidates. */
+struct bench_limit {
+  const char *kind;
+  int candidates;                          /* of the writing pass */
+  bool second_reading;                     /* the values do not stay in the caches */
+  struct memory_work works[MEMORY_PASSES]; /* the candidates, then the reading pass */
+};
+
+/* Arrays of the case: the passes over memory use those that the norm uses. */
+struct bench_arrays {
+  struct tensor x, y, grad_y, grad_x, mean, rstd, running_mean, running_variance;
+};
+
+void bench_choose_limit(struct bench_limit *limit, enum pass pass, const struct prepared *prepared,
+                        const struct bench_arrays *arrays);
+
+/* The limit of every round, from the samples of its works. */
+void bench_limit_samples(const struct bench_limit *limit, const struct timed *works, int rounds,
+                         double samples[TIMING_ROUNDS_MOST]);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* What the memory of this machine allows. */
+#define _GNU_SOURCE /* the cache sizes of sysconf are glibc's own */
+#include "bench.h"
+
+#include <unistd.h>
+
+/* What one core has for itself. */
+static int64_t private_cache_bytes(void) {
+  long bytes = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  enum { USUAL = 1 << 20 }; /* where the system does not tell */
+  return bytes > 0 ? bytes : USUAL;
+}
+
+/* A statistic must be known before its values can be normalized. Those that are still in the
+ * private caches of the threads that share it need not come from memory a second time. */
+static bool needs_second_reading(const axn_plan_info *info, int arrays) {
+  int64_t threads = info->threads > 0 ? info->threads : 1;
+  int64_t sharing =
+      info->statistics < threads && info->statistics > 0 ? threads / info->statistics : 1;
+  int64_t values = private_cache_bytes() * sharing / (arrays * (int64_t)sizeof(float));
+  return info->values_per_statistic > values;
+}
+
+void bench_choose_limit(struct bench_limit *limit, enum pass pass, const struct prepared *prepared,
+                        const struct bench_arrays *arrays) {
+  bool backward = pass == PASS_BACKWARD;
+  bool frozen = pass == PASS_INFERENCE && arrays->running_mean.data != NULL;
+  limit->second_reading = !frozen && needs_second_reading(&prepared->info, backward ? 2 : 1);
+  limit->candidates = backward ? 2 : 3;
+  limit->kind = backward                ? limit->second_reading ? "read2+triad" : "triad"
+                : limit->second_reading ? "read+copy"
+                                        : "copy";
+  struct memory_work work = {.pass = backward ? MEMORY_TRIAD : MEMORY_COPY_LIBRARY,
+                             .from = arrays->x.data,
+                             .other = backward ? arrays->grad_y.data : NULL,
+                             .to = backward ? arrays->grad_x.data : arrays->y.data,
+                             .count = (size_t)prepared->info.elements,
+                             .threads = prepared->info.threads};
+  for (int i = 0; i < limit->candidates; i++) {
+    limit->works[i] = work;
+    work.pass = (enum memory_pass)(work.pass + 1);
+  }
+  work.pass = backward ? MEMORY_READ_TWO : MEMORY_READ;
+  work.to = NULL;
+  limit->works[limit->candidates] = work;
+}
+
+void bench_limit_samples(const struct bench_limit *limit, const struct timed *works, int rounds,
+                         double samples[TIMING_ROUNDS_MOST]) {
+  int best = 0;
+  for (int i = 1; i < limit->candidates; i++)
+    if (timing_median(works[i].samples, rounds) < timing_median(works[best].samples, rounds))
+      best = i;
+  for (int round = 0; round < rounds; round++) {
+    samples[round] = works[best].samples[round];
+    if (limit->second_reading) samples[round] += works[limit->candidates].samples[round];
+  }
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/* axisnorm compare: what each normalization does as the batch shrinks. */
+#define _POSIX_C_SOURCE 200809L
+#include "activations.h"
+#include "commands.h"
+#include "compare.h"
+#include "compare_plot.h"
+#include "npy.h"
+#include "progress.h"
+#include "report.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COLUMN(field) offsetof(struct compare_row, field)
+
+/* The table has the times as multiples of a copy, which say the same on every machine; with the
+ * copy's own time they are all there. */
+static const struct report_column columns[] = {
+    {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
+    {"groups", NULL, REPORT_INTEGER, 0, COLUMN(groups)},
+    {"batch", "batch", REPORT_INTEGER, 0, COLUMN(batch)},
+    {"values_per_statistic", "values per|statistic", REPORT_INTEGER, 0,
+     COLUMN(values_per_statistic)},
+    {"statistics", NULL, REPORT_INTEGER, 0, COLUMN(statistics)},
+    {"mean_noise", "noise of|mean", REPORT_NUMBER, REPORT_PERCENT, COLUMN(mean_noise)},
+    {"variance_noise", "noise of|variance", REPORT_NUMBER, REPORT_PERCENT, COLUMN(variance_noise)},
+    {"output_deviation", "deviation|of output", REPORT_NUMBER, REPORT_PERCENT,
+     COLUMN(output_deviation)},
+    {"gradient_deviation", "deviation|of gradient", REPORT_NUMBER, REPORT_PERCENT,
+     COLUMN(gradient_deviation)},
+    {"forward_seconds", NULL, REPORT_NUMBER, 0, COLUMN(forward_seconds)},
+    {"inference_seconds", NULL, REPORT_NUMBER, 0, COLUMN(inference_seconds)},
+    {"backward_seconds", NULL, REPORT_NUMBER, 0, COLUMN(backward_seconds)},
+    {"copy_seconds", "copy|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(copy_seconds)},
+    {NULL, "forward|/ copy", REPORT_NUMBER, REPORT_TIMES, COLUMN(forward_ratio)},
+    {NULL, "inference|/ copy", REPORT_NUMBER, REPORT_TIMES, COLUMN(inference_ratio)},
+    {NULL, "backward|/ copy", REPORT_NUMBER, REPORT_TIMES, COLUMN(backward_ratio)}};
+
+/* Normal data in which channels differ in mean and scale, as real ones do. */
+static void fill_random(struct compare_input *input, const struct options *options) {
+  struct random random = random_start((uint64_t)options->seed);
+  int64_t channels = input->shape.extents[1], inner = input->sample / channels;
+  bool last = options->layout == AXN_CHANNELS_LAST;
+  for (int64_t c = 0; c < channels; c++) {
+    double mean = random_normal(&random), deviation = exp(random_normal(&random) / 2);
+    for (int64_t n = 0; n < input->shape.extents[0]; n++)
+      for (int64_t i = 0; i < inner; i++) {
+        int64_t within = last ? i * channels + c : c * inner + i;
+        input->x.data[n * input->sample + within] =
+            (float)(mean + deviation * random_normal(&random));
+      }
+  }
+}
+
+/* The recorded samples are N,C,H,W; asked for channels last, they are put in that order. */
+static enum outcome put_channels_last(struct compare_input *input) {
+  struct tensor last;
+  enum outcome outcome = tensor_create(&last, &input->x.shape);
+  if (outcome != DONE) return outcome;
+  int64_t channels = input->shape.extents[1], inner = input->sample / channels;
+  for (int64_t n = 0; n < input->shape.extents[0]; n++)
+    for (int64_t c = 0; c < channels; c++)
+      for (int64_t i = 0; i < inner; i++)
+        last.data[n * input->sample + i * channels + c] =
+            input->x.data[n * input->sample + c * inner + i];
+  tensor_release(&input->x);
+  input->x = last;
+  return DONE;
+}
+
+static enum outcome read_input(struct compare_input *input, const struct options *options) {
+  enum outcome outcome;
+  input->source = input->shape_source = options->input;
+  if (options->input != NULL) {
+    outcome = npy_read_file(options->input, &input->x);
+  } else if (options->shape.rank != 0) {
+    input->source = "random";
+    input->shape_source = "--shape";
+    outcome = tensor_create(&input->x, &options->shape);
+  } else {
+    input->source = input->shape_source = "recorded";
+    outcome = npy_read_memory("recorded activations", axisnorm_activations,
+                              (size_t)(axisnorm_activations_end - axisnorm_activations), &input->x);
+  }
+  if (outcome != DONE) return outcome;
+  input->shape = input->x.shape;
+  if (options->input != NULL) /* the others are N,C,H,W by definition */
+    prepare_shape_from_file(&input->x.shape, options->layout, &input->shape);
+  if (input->shape.rank < 2 || input->x.count == 0)
+    return message_failed(input->source, "no samples with channels to draw batches from");
+  input->sample = input->x.count / input->shape.extents[0];
+  if (options->shape.rank != 0)
+    fill_random(input, options);
+  else if (options->input == NULL && options->layout == AXN_CHANNELS_LAST)
+    outcome = put_channels_last(input);
+  if (outcome != DONE) return outcome;
+
+  outcome = tensor_create(&input->grad_y, &input->x.shape);
+  struct random random = random_start((uint64_t)options->seed ^ 0x6772616469656e74);
+  for (int64_t i = 0; outcome == DONE && i < input->grad_y.count; i++)
+    input->grad_y.data[i] = (float)random_normal(&random);
+  return outcome;
+}
+
+/* The default list ends at the size of the input; a list that was asked for must fit. */
+static enum outcome choose_batches(struct options *options, const struct compare_input *input) {
+  int64_t samples = input->shape.extents[0];
+  if (options->batches.count == 0)
+    for (int64_t size = 1; size <= 32 && size <= samples; size *= 2)
+      options->batches.values[options->batches.count++] = size;
+  for (int i = 0; i < options->batches.count; i++)
+    if (options->batches.values[i] > samples)
+      return message_misused("--batch", "a batch of %" PRId64 " from %" PRId64 " samples",
+                             options->batches.values[i], samples);
+  return DONE;
+}
+
+static enum outcome measure_all(const struct options *options, const struct compare_input *input,
+                                struct compare_row *rows, int *threads, axn_isa *isa) {
+  int row = 0;
+  enum outcome outcome = DONE;
+  progress_start("compare", options->norms.count * options->batches.count);
+  for (int n = 0; n < options->norms.count && outcome == DONE; n++) {
+    struct population population;
+    axn_norm norm = options->norms.values[n];
+    outcome = population_create(&population, options, input, norm);
+    if (outcome == DONE) *isa = population.prepared.info.isa;
+    for (int b = 0; b < options->batches.count && outcome == DONE; b++) {
+      outcome = compare_measure(&rows[row++], &population, options, input, norm,
+                                options->batches.values[b], threads);
+      progress_step();
+    }
+    population_release(&population);
+  }
+  progress_end();
+  return outcome;
+}
+
+/* What the table shows, in words for someone who has read nothing else. */
+static void print_heading(const struct report *report) {
+  char shape[SHAPE_TEXT_LIMIT];
+  value_shape_text(&report->source_shape, shape);
+  printf("%s activations [%s], %d thread%s, %s\n\n", report->source, shape, report->threads,
+         report->threads == 1 ? "" : "s", report->isa);
+}
+
+static void print_legend(void) {
+  fputs("\n"
+        "noise      how far the statistics of a batch lie from those of all samples;\n"
+        "           0: the other samples in the batch have no influence\n"
+        "deviation  how far training, with statistics of the batch, departs from inference\n"
+        "copy       the fastest plain copy of the batch; the passes are in multiples of it\n",
+        stdout);
+}
+
+static enum outcome compare_rows(struct options *options, struct compare_input *input,
+                                 struct plot *plot) {
+  int count = options->norms.count * options->batches.count, threads = 1;
+  axn_isa isa = AXN_ISA_AUTO;
+  struct compare_row *rows = calloc((size_t)count, sizeof *rows);
+  if (rows == NULL) return message_no_memory();
+  enum outcome outcome = measure_all(options, input, rows, &threads, &isa);
+  if (outcome == DONE) {
+    struct report report = {columns,
+                            sizeof columns / sizeof columns[0],
+                            rows,
+                            sizeof *rows,
+                            (size_t)count,
+                            threads,
+                            axn_isa_name(isa),
+                            input->source,
+                            input->shape,
+                            true};
+    bool table = options->format == FORMAT_DEFAULT || options->format == FORMAT_TABLE;
+    if (table) print_heading(&report);
+    outcome = report_write(&report, options->format);
+    if (table) print_legend();
+  }
+  if (outcome == DONE && options->plot != NULL) outcome = compare_plot(plot, rows, count);
+  free(rows);
+  return outcome;
+}
+
+static enum outcome run_compare(struct options *options) {
+  if (options->input != NULL && options->shape.rank != 0)
+    return message_misused("--shape", "the input's own shape holds: give one of --shape, --input");
+  enum outcome outcome = prepare_check_options(options);
+  if (outcome != DONE) return outcome;
+  if (options->norms.count == 0) value_all_norms(&options->norms);
+  struct compare_input input = {.source = NULL};
+  struct plot plot = {.output = NULL};
+  if (options->plot != NULL) outcome = plot_start(&plot, options->plot, 960, 400);
+  if (outcome == DONE) outcome = read_input(&input, options);
+  if (outcome == DONE) outcome = choose_batches(options, &input);
+  if (outcome == DONE) outcome = compare_rows(options, &input, &plot);
+  tensor_release(&input.x);
+  tensor_release(&input.grad_y);
+  plot_release(&plot);
+  return outcome;
+}
+
+#define TARGET(field) offsetof(struct options, field)
+
+static const struct option_row own[] = {
+    {"input", "X.npy",
+     "activations, float32 (default: recorded ones, which ship with\nthe command)", option_path,
+     TARGET(input)},
+    {"shape", "N,C,H,W", "random activations of that shape instead", option_shape, TARGET(shape)},
+    {"batch", "LIST", "batch sizes (default 1,2,4,8,16,32, as far as samples last)", option_batches,
+     TARGET(batches)},
+    {"plot", "FILE", "draws a figure too, .svg or .png; needs gnuplot", option_plot, TARGET(plot)},
+    {"seed", "S", "of the batches drawn and of the random data (default 1)", option_seed,
+     TARGET(seed)},
+    {NULL, NULL, NULL, NULL, 0}};
+
+static const struct option_row *const tables[] = {options_norms, own, options_common, NULL};
+
+const struct command command_compare = {
+    "compare",
+    "what each normalization does as the batch shrinks, and what it costs",
+    "Draws batches of each size from the activations and normalizes them with each norm:\n"
+    "how noisy their statistics are, how far training departs from inference, how long it\n"
+    "takes. Without options: all norms on the recorded activations.",
+    "  axisnorm compare --batch 1,4,16 --norms batch,group --plot compare.svg",
+    tables,
+    run_compare};

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* The fastest passes over memory that this machine allows, on a given number of threads: what a
+ * normalization is measured against. */
+#ifndef AXISNORM_COPY_H
+#define AXISNORM_COPY_H
+
+#include <stddef.h>
+
+/* The kinds of pass. The three copies differ in how they store. */
+enum memory_pass {
+  MEMORY_COPY_LIBRARY, /* memcpy */
+  MEMORY_COPY_LOOP,
+  MEMORY_COPY_STREAMING, /* stores that leave the caches alone */
+  MEMORY_READ,           /* reads one array */
+  MEMORY_READ_TWO,       /* reads two */
+  MEMORY_TRIAD,          /* reads two, writes a third */
+  MEMORY_TRIAD_STREAMING,
+  MEMORY_PASSES
+};
+
+/* The work of a timed pass; the context is a struct memory_work. */
+struct memory_work {
+  enum memory_pass pass;
+  const float *from, *other; /* `other`: the second array that is read, or null */
+  float *to;                 /* or null where nothing is written */
+  size_t count;              /* of floats in each */
+  int threads;
+};
+
+void memory_run(void *context);
+
+#endif

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* The axisnorm command: picks the subcommand, and makes sure that every end is a clean one. */
+#define _POSIX_C_SOURCE 200809L
+#include "commands.h"
+#include "output_file.h"
+#include "prepare.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct command *const commands[] = {&command_compare, &command_apply, &command_bench,
+                                                 &command_explain};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static enum outcome print_version(void) {
+  axn_desc desc = axn_desc_init();
+  desc.rank = 2; /* large enough that all threads have something to do; nothing is allocated */
+  desc.shape[0] = desc.shape[1] = 1 << 14;
+  axn_plan *plan;
+  axn_plan_info info = axn_plan_info_init();
+  axn_error error;
+  axn_status status = axn_plan_create(&plan, &desc, &error);
+  if (status == AXN_OK) status = axn_plan_describe(plan, &info, &error);
+  axn_plan_destroy(plan);
+  if (status != AXN_OK) {
+    const struct prepared failed = {.desc = desc, .shape_source = "--version"};
+    return prepare_failure(&failed, status, &error);
+  }
+  printf("axisnorm %s\ninstruction set: %s\nthreads: %d\n", axn_version(), axn_isa_name(info.isa),
+         info.threads);
+  return DONE;
+}
+
+static void print_help(void) {
+  printf("axisnorm: batch, layer, instance and group normalization, compared and applied\n\n"
+         "Usage: axisnorm SUBCOMMAND [OPTION VALUE]...\n\n");
+  for (int i = 0; i < COMMANDS; i++) printf("  %-10s%s\n", commands[i]->name, commands[i]->summary);
+  printf("\n  axisnorm SUBCOMMAND --help   its options and an example\n"
+         "  axisnorm --version           version, instruction set, threads\n"
+         "\nExample:\n  axisnorm compare\n");
+}
+
+static enum outcome run(int count, char **arguments) {
+  if (count < 2) return message_misused("subcommand", "missing; see axisnorm --help");
+  const char *name = arguments[1];
+  bool asks_help = strcmp(name, "--help") == 0;
+  if (asks_help || strcmp(name, "--version") == 0) {
+    if (count > 2) return message_misused(arguments[2], "nothing is due after %s", name);
+    if (!asks_help) return print_version();
+    print_help();
+    return DONE;
+  }
+  for (int i = 0; i < COMMANDS; i++) {
+    if (strcmp(name, commands[i]->name) != 0) continue;
+    struct options options;
+    bool help;
+    enum outcome outcome = options_parse(commands[i], count - 2, arguments + 2, &options, &help);
+    if (outcome != DONE) return outcome;
+    if (!help) return commands[i]->run(&options);
+    options_print_help(commands[i]);
+    return DONE;
+  }
+  return message_misused(name, "unknown subcommand; see axisnorm --help");
+}
+
+int main(int count, char **arguments) {
+  output_start();
+  enum outcome outcome = run(count, arguments);
+  if (outcome == DONE) {
+    /* A full disk may show only now. Output files appear only once all else has worked. */
+    errno = 0;
+    if (fflush(stdout) != 0 || ferror(stdout))
+      outcome = message_failed("standard output", "%s", strerror(errno != 0 ? errno : EIO));
+    else
+      outcome = output_commit_all();
+  }
+  output_discard_all();
+  return (int)outcome;
+}

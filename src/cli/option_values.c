@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* The readers of option values that the tables name. */
+#define _POSIX_C_SOURCE 200809L
+#include "options.h"
+#include "plot.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *const pass_names[PASS_COUNT] = {"forward-training", "forward-inference", "backward"};
+
+/* Unused parameters come with the one signature that all readers share. */
+const char *option_path(const char *text, struct options *options, void *target) {
+  (void)options;
+  if (*text == '\0') return "the file name is empty";
+  *(const char **)target = text;
+  return NULL;
+}
+
+const char *option_plot(const char *text, struct options *options, void *target) {
+  if (!plot_has_known_suffix(text)) return "the file name must end in .svg or .png";
+  return option_path(text, options, target);
+}
+
+const char *option_shape(const char *text, struct options *options, void *target) {
+  (void)options;
+  struct integer_list list;
+  if (!value_integers(text, 0, INT64_MAX, &list))
+    return "not a shape: whole numbers such as 32,64,56,56 are due";
+  if (list.count < 2 || list.count > 5) return "a shape has 2 to 5 extents: N,C, then spatial";
+  struct shape shape = {.rank = list.count};
+  for (int k = 0; k < list.count; k++) {
+    if (list.values[k] == 0) return "every extent must be at least 1";
+    shape.extents[k] = list.values[k];
+  }
+  int64_t elements;
+  if (!value_shape_elements(&shape, &elements)) return "the product of the extents overflows";
+  *(struct shape *)target = shape;
+  return NULL;
+}
+
+const char *option_batches(const char *text, struct options *options, void *target) {
+  (void)options;
+  if (value_integers(text, 1, INT64_MAX, target)) return NULL;
+  return "not a list of batch sizes such as 1,2,4 (at most 32 of them, each at least 1)";
+}
+
+const char *option_passes(const char *text, struct options *options, void *target) {
+  (void)target;
+  bool chosen[PASS_COUNT] = {false};
+  while (text != NULL) {
+    char part[32];
+    int pass = PASS_COUNT;
+    if (value_next_part(&text, part, sizeof part))
+      for (pass = 0; pass < PASS_COUNT && strcmp(part, pass_names[pass]) != 0;) pass++;
+    if (pass == PASS_COUNT)
+      return "not a list of passes: known are forward-training, forward-inference, backward";
+    chosen[pass] = true;
+  }
+  memcpy(options->passes, chosen, sizeof chosen);
+  return NULL;
+}
+
+const char *option_mode(const char *text, struct options *options, void *target) {
+  (void)target;
+  bool inference = strcmp(text, "inference") == 0;
+  if (!inference && strcmp(text, "training") != 0) return "known are training, inference";
+  options->mode = inference ? MODE_INFERENCE : MODE_TRAINING;
+  return NULL;
+}
+
+const char *option_momentum(const char *text, struct options *options, void *target) {
+  (void)target;
+  if (strcmp(text, "cumulative") == 0) {
+    options->momentum = AXN_MOMENTUM_CUMULATIVE;
+    return NULL;
+  }
+  if (value_number(text, &options->momentum) && options->momentum >= 0 && options->momentum <= 1)
+    return NULL;
+  return "must be a number from 0 to 1, or cumulative";
+}
+
+const char *option_running_variance(const char *text, struct options *options, void *target) {
+  (void)target;
+  bool biased = strcmp(text, "biased") == 0;
+  if (!biased && strcmp(text, "unbiased") != 0) return "known are unbiased, biased";
+  options->running_variance = biased ? AXN_RUNNING_VARIANCE_BIASED : AXN_RUNNING_VARIANCE_UNBIASED;
+  return NULL;
+}
+
+const char *option_seed(const char *text, struct options *options, void *target) {
+  (void)options;
+  return value_integer(text, 0, INT64_MAX, target) ? NULL : "must be a whole number, 0 or more";
+}
+
+const char *option_dtype(const char *text, struct options *options, void *target) {
+  (void)options;
+  (void)target;
+  if (strcmp(text, "f32") == 0) return NULL;
+  static const char *const later[] = {"f64", "f16", "bf16"};
+  for (size_t i = 0; i < sizeof later / sizeof later[0]; i++)
+    if (strcmp(text, later[i]) == 0) return "this version computes in float32 only: known is f32";
+  return "unknown type: known is f32";
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* Rows of typed fields, written as an aligned table, as JSON or as CSV from one definition. */
+#ifndef AXISNORM_REPORT_H
+#define AXISNORM_REPORT_H
+
+#include "options.h"
+
+#include <stddef.h>
+
+/* What a field is in the struct of its row. */
+enum report_kind {
+  REPORT_TEXT,    /* const char * */
+  REPORT_INTEGER, /* int64_t; REPORT_NO_INTEGER: does not apply */
+  REPORT_NUMBER,  /* double; not a number: does not apply */
+  REPORT_SHAPE    /* struct shape */
+};
+
+#define REPORT_NO_INTEGER INT64_MIN
+
+/* How the table shows a number; JSON and CSV always have it as it is. */
+enum report_style { REPORT_PLAIN, REPORT_PERCENT, REPORT_MICROSECONDS, REPORT_TIMES };
+
+struct report_column {
+  const char *name;    /* of the field; null: only in the table */
+  const char *heading; /* in the table, '|' starts its second line; null: not in the table */
+  enum report_kind kind;
+  enum report_style style;
+  size_t offset;
+};
+
+struct report {
+  const struct report_column *columns;
+  size_t column_count;
+  const void *rows;
+  size_t row_size, row_count;
+  int threads;
+  const char *isa;
+  const char *source; /* null: JSON without "input" */
+  struct shape source_shape;
+  bool grouped; /* an empty line in the table where the first field changes */
+};
+
+/* Writes to standard output. */
+enum outcome report_write(const struct report *report, enum format format);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+#define _POSIX_C_SOURCE 200809L
+#include "timing.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* The clock's own cost is tens of nanoseconds: below a thousandth of a sample of this length. */
+static const double SHORTEST_SAMPLE = 20e-6;
+
+double timing_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static double sample(const struct timed *timed) {
+  double began = timing_now();
+  for (int64_t i = 0; i < timed->repeats; i++) timed->work(timed->context);
+  return timing_now() - began;
+}
+
+/* Also the warm-up: pages are touched, threads are started. */
+static void find_repeats(struct timed *timed) {
+  timed->repeats = 1;
+  sample(timed);
+  while (sample(timed) < SHORTEST_SAMPLE && timed->repeats < INT64_C(1) << 20) timed->repeats *= 2;
+}
+
+int timing_run(struct timed *works, int count, double seconds) {
+  for (int i = 0; i < count; i++) find_repeats(&works[i]);
+  double began = timing_now();
+  int round = 0;
+  while (round < TIMING_ROUNDS_LEAST ||
+         (round < TIMING_ROUNDS_MOST && timing_now() - began < seconds)) {
+    for (int i = 0; i < count; i++)
+      works[i].samples[round] = sample(&works[i]) / (double)works[i].repeats;
+    round++;
+  }
+  return round;
+}
+
+static int compare_doubles(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+double timing_median(const double *values, int rounds) {
+  double sorted[TIMING_ROUNDS_MOST];
+  memcpy(sorted, values, (size_t)rounds * sizeof *values);
+  qsort(sorted, (size_t)rounds, sizeof *sorted, compare_doubles);
+  return rounds % 2 != 0 ? sorted[rounds / 2] : (sorted[rounds / 2 - 1] + sorted[rounds / 2]) / 2;
+}

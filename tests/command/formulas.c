@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+#include "formulas.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+const char *const norms[] = {"batch", "layer", "instance", "group"};
+
+/* An N,C,rest tensor: the statistic that an element belongs to, by the definition of each norm. */
+int64_t statistic_of(int norm, const struct array *x, int64_t index) {
+  int64_t channels = x->shape[1], inner = x->count / (x->shape[0] * channels);
+  int64_t c = index / inner % channels, n = index / inner / channels;
+  switch (norm) {
+  case BATCH:
+    return c;
+  case LAYER:
+    return n;
+  case INSTANCE:
+    return n * channels + c;
+  default:
+    return n * GROUPS + c / (channels / GROUPS);
+  }
+}
+
+int64_t statistics_of(int norm, const struct array *x) {
+  int64_t counts[] = {x->shape[1], x->shape[0], x->shape[0] * x->shape[1], x->shape[0] * GROUPS};
+  return counts[norm];
+}
+
+int64_t channel_of(const struct array *x, int64_t index) {
+  return index / (x->count / (x->shape[0] * x->shape[1])) % x->shape[1];
+}
+
+struct moments moments_of(int norm, const struct array *x) {
+  int64_t statistics = statistics_of(norm, x);
+  struct moments m = {calloc((size_t)statistics, sizeof(double)),
+                      calloc((size_t)statistics, sizeof(double)), (double)(x->count / statistics)};
+  for (int64_t i = 0; i < x->count; i++) m.mean[statistic_of(norm, x, i)] += x->data[i] / m.count;
+  for (int64_t i = 0; i < x->count; i++) {
+    int64_t s = statistic_of(norm, x, i);
+    m.variance[s] += (x->data[i] - m.mean[s]) * (x->data[i] - m.mean[s]) / m.count;
+  }
+  return m;
+}
+
+void moments_free(struct moments *m) {
+  free(m->mean);
+  free(m->variance);
+}
+
+void expect_near(double value, double due, double tolerance, const char *what) {
+  cr_expect(fabs(value - due) <= tolerance * fmax(1, fabs(due)), "%s: %.9g in place of %.9g", what,
+            value, due);
+}
+
+struct array channels(const char *name, int64_t count, double offset, uint64_t seed) {
+  char shape[32];
+  snprintf(shape, sizeof shape, "%d", (int)count);
+  struct array array = array_of(shape);
+  fill_normal(&array, offset, seed);
+  write_array(name, &array);
+  return array;
+}

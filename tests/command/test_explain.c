@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* Pictures: in text, and through gnuplot. */
+#include "run_command.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+TestSuite(explain, .init = make_directory, .fini = remove_directory);
+
+static bool has_gnuplot(void) {
+  return system("gnuplot --version >/dev/null 2>&1") == 0;
+}
+
+struct explain_case {
+  const char *options;
+  const char *facts[4]; /* that JSON has */
+  const char *rows[3];  /* that the picture has */
+};
+
+Test(explain, every_norm_is_explained) {
+  static const struct explain_case cases[] = {
+      {"--norm batch --shape 2,4,3,3",
+       {"\"reduced_axes\": \"N,H,W\"", "\"statistics\": 4,", "\"values_per_statistic\": 18",
+        "\"running_statistics\": 4"},
+       {"N  0 # . . .", "1 # . . ."}},
+      {"--norm layer --shape 2,4,3,3",
+       {"\"reduced_axes\": \"C,H,W\"", "\"statistics\": 2,", "\"values_per_statistic\": 36",
+        "\"running_statistics\": 0"},
+       {"N  0 # # # #", "1 . . . ."}},
+      {"--norm instance --shape 2,4,3,3",
+       {"\"reduced_axes\": \"H,W\"", "\"statistics\": 8,", "\"values_per_statistic\": 9"},
+       {"N  0 # . . .", "1 . . . ."}},
+      {"--norm group --groups 2 --shape 2,4,3,3",
+       {"\"reduced_axes\": \"C/groups,H,W\"", "\"statistics\": 4,", "\"values_per_statistic\": 18",
+        "\"groups\": 2"},
+       {"N  0 # # . .", "1 . . . ."}},
+      {"--norm layer --axis 3 --shape 2,4,3,3",
+       {"\"reduced_axes\": \"W\"", "\"statistics\": 24,", "\"values_per_statistic\": 3"},
+       {"N  0 + . . .", "a part of the spatial values"}},
+      {"--norm layer --axis 0 --shape 2,4,3,3",
+       {"\"reduced_axes\": \"N,C,H,W\"", "\"statistics\": 1,"},
+       {"N  0 # # # #", "1 # # # #"}},
+      {"--norm batch --shape 5,3", {"\"reduced_axes\": \"N\"", "\"statistics\": 3,"}, {"4 # . ."}},
+      {"--norm batch --shape 5,3,7", {"\"reduced_axes\": \"N,L\""}, {"4 # . ."}},
+      {"--norm batch --shape 5,3,2,2,2", {"\"reduced_axes\": \"N,D,H,W\""}, {"4 # . ."}},
+      {"--norm group --shape 32,64,56,56",
+       {"\"groups\": 32", "\"statistics\": 1024,"},
+       {"N  0 # # . . . . . .", "6 of 32 samples, 8 of 64 channels"}},
+      {"--norm group --shape 2,48,2,2", {"\"groups\": 24"}, {NULL}},
+      {"--norm group --shape 2,7,2,2", {"\"groups\": 1,"}, {NULL}},
+      {"--norm group --shape 2,1,2,2", {"\"groups\": 1,"}, {NULL}},
+      {"--norm group --shape 2,96,2,2", {"\"groups\": 32"}, {NULL}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    char line[200];
+    snprintf(line, sizeof line, "explain %s --format json", cases[i].options);
+    char *text = expect_done(run_command(line));
+    for (int k = 0; k < 4 && cases[i].facts[k] != NULL; k++)
+      cr_expect_not_null(strstr(text, cases[i].facts[k]), "%s is not in %s", cases[i].facts[k],
+                         text);
+    cr_expect_not_null(strstr(text, "\"values_per_task\": "));
+    free(text);
+    snprintf(line, sizeof line, "explain %s", cases[i].options);
+    text = expect_done(run_command(line));
+    for (int k = 0; k < 3 && cases[i].rows[k] != NULL; k++)
+      cr_expect_not_null(strstr(text, cases[i].rows[k]), "%s is not in %s", cases[i].rows[k], text);
+    free(text);
+  }
+}
+
+Test(explain, all_norms_are_explained_without_one) {
+  char *text = expect_done(run_command("explain"));
+  static const char *const due[] = {"\nbatch: ", "\nlayer: ", "\ninstance: ", "\ngroup: "};
+  for (int i = 0; i < 4; i++) cr_expect_not_null(strstr(text, due[i]));
+  free(text);
+}
+
+Test(explain, a_missing_gnuplot_is_one_line) {
+  struct setting none = {.variable = "PATH", .value = "/nonexistent"};
+  expect_error(run_with(&none, "explain --plot %s", path_of("x.svg")), 1, "gnuplot");
+  expect_error(run_with(&none, "compare --plot %s", path_of("x.png")), 1, "gnuplot");
+  cr_expect_eq(files_in_directory(), 0);
+}
+
+/* One that fails must not leave its half of a figure. */
+Test(explain, a_failing_gnuplot_is_one_line) {
+  static const char *const scripts[] = {
+      "#!/bin/sh\nread line\n[ \"$line\" = exit ] || { echo half; echo broken >&2; exit 3; }\n",
+      "#!/bin/sh\nexit 1\n", "#!/bin/sh\nread line\n[ \"$line\" = exit ] || kill -9 $$\n",
+      "not a program"};
+  struct setting broken = {.variable = "PATH", .value = directory};
+  for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+    char line[200];
+    write_bytes("gnuplot", scripts[i], strlen(scripts[i]));
+    snprintf(line, sizeof line, "chmod +x %s", path_of("gnuplot"));
+    cr_assert_eq(system(line), 0);
+    struct run run = run_with(&broken, "explain --norm batch --plot %s", path_of("x.svg"));
+    cr_expect_eq(run.status, 1, "script %zu", i);
+    cr_expect_eq(strncmp(run.err, "axisnorm: gnuplot: ", 19), 0, "%s", run.err);
+    cr_expect_eq(strchr(run.err, '\n'), run.err + strlen(run.err) - 1);
+    run_free(&run);
+    cr_expect_eq(files_in_directory(), 1);
+  }
+}
+
+static void expect_figure(const char *name) {
+  size_t size;
+  char *bytes = read_text(name, &size);
+  cr_expect_gt(size, 2000);
+  if (strstr(name, ".png") != NULL)
+    cr_expect_eq(memcmp(bytes, "\x89PNG", 4), 0);
+  else {
+    cr_expect_not_null(strstr(bytes, "<svg"));
+    cr_expect_not_null(strstr(bytes, "</svg>"));
+  }
+  free(bytes);
+}
+
+Test(explain, figures_are_drawn) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  static const char *const calls[] = {"explain --plot %s",
+                                      "explain --norm group --groups 2 --shape 2,4,3,3 --plot %s",
+                                      "explain --norm layer --axis 3 --shape 32,64,56,56 --plot %s",
+                                      "explain --norm instance --shape 8,16 --plot %s",
+                                      "explain --norm batch --shape 8,16,100 --plot %s",
+                                      "explain --norm batch --shape 8,16,4,4,4 --plot %s",
+                                      "compare --batch 1,4 --plot %s",
+                                      "compare --norms group --batch 2 --plot %s",
+                                      "compare --shape 8,4 --plot %s"};
+  static const char *const names[] = {"figure.svg", "figure.png"};
+  for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
+    for (int k = 0; k < 2; k++) {
+      free(expect_done(run_command(calls[i], path_of(names[k]))));
+      expect_figure(names[k]);
+      cr_expect_eq(files_in_directory(), 1, "%s", calls[i]);
+      remove(path_of(names[k]));
+    }
+}
+
+/* A name is only ever a name, to the shell and to gnuplot. */
+Test(explain, figures_may_have_any_name) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  static const char name[] = "it's \"a\" $(figure)`\n;.svg";
+  free(expect_done(run_command("explain --norm batch --plot %s", path_of(name))));
+  expect_figure(name);
+}
+
+Test(explain, no_figure_where_the_results_could_not_be_printed) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  struct setting full = {.stdout_path = "/dev/full"};
+  expect_error(run_with(&full, "explain --plot %s", path_of("x.svg")), 1, "standard output");
+  cr_expect_eq(files_in_directory(), 0);
+}

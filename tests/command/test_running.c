@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/* Running statistics: what training makes of them, and what inference does with them. */
+#include "formulas.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+TestSuite(running, .init = make_directory, .fini = remove_directory);
+
+struct running_case {
+  const char *options;
+  double momentum, divisor_less;
+};
+
+Test(running, running_statistics_are_updated_in_training) {
+  static const struct running_case cases[] = {{"", 0.1, 1},
+                                              {"--momentum 0.25", 0.25, 1},
+                                              {"--momentum 0", 0, 1},
+                                              {"--momentum 1", 1, 1},
+                                              {"--momentum cumulative", 1, 1},
+                                              {"--running-variance biased", 0.1, 0},
+                                              {"--running-variance unbiased", 0.1, 1}};
+  struct array x = array_of("4,6,3,5");
+  fill_normal(&x, 2, 3);
+  write_array("x.npy", &x);
+  struct array mean = channels("m.npy", 6, 1, 5), variance = channels("v.npy", 6, 9, 6);
+  struct moments m = moments_of(BATCH, &x);
+  for (int given = 0; given < 2; given++)
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+      char line[900], start[600] = "";
+      if (given)
+        snprintf(start, sizeof start, "--running-mean %s --running-var %s", path_of("m.npy"),
+                 path_of("v.npy"));
+      snprintf(line, sizeof line,
+               "apply --norm batch %s %s --input %%s --output %%s "
+               "--running-mean-output %%s --running-var-output %%s",
+               start, cases[i].options);
+      free(expect_done(run_command(line, path_of("x.npy"), path_of("y.npy"), path_of("m2.npy"),
+                                   path_of("v2.npy"))));
+      struct array m2 = read_array("m2.npy"), v2 = read_array("v2.npy");
+      cr_assert(m2.count == 6 && v2.count == 6);
+      double w = cases[i].momentum, stretch = m.count / (m.count - cases[i].divisor_less);
+      for (int c = 0; c < 6; c++) {
+        double old_mean = given ? mean.data[c] : 0, old_variance = given ? variance.data[c] : 1;
+        expect_near(m2.data[c], (1 - w) * old_mean + w * m.mean[c], 1e-6, "running mean");
+        expect_near(v2.data[c], (1 - w) * old_variance + w * m.variance[c] * stretch, 1e-6,
+                    "running variance");
+      }
+      array_free(&m2);
+      array_free(&v2);
+    }
+  moments_free(&m);
+  array_free(&x);
+  array_free(&mean);
+  array_free(&variance);
+}
+
+/* Frozen statistics: constants, also to the gradient. */
+Test(running, inference_uses_running_statistics) {
+  for (int norm = BATCH; norm <= INSTANCE; norm += INSTANCE - BATCH) {
+    struct array x = array_of("4,6,3,5"), dy = array_of("4,6,3,5");
+    fill_normal(&x, 2, 3);
+    fill_normal(&dy, 0, 4);
+    write_array("x.npy", &x);
+    write_array("dy.npy", &dy);
+    struct array mean = channels("m.npy", 6, 1, 5), variance = channels("v.npy", 6, 9, 6);
+    char line[900];
+    snprintf(line, sizeof line,
+             "apply --norm %s --mode inference --input %s --output %s "
+             "--running-mean %s --running-var %s --grad-output %s "
+             "--grad-input %s",
+             norms[norm], path_of("x.npy"), path_of("y.npy"), path_of("m.npy"), path_of("v.npy"),
+             path_of("dy.npy"), path_of("dx.npy"));
+    free(expect_done(run_command(line)));
+    struct array y = read_array("y.npy"), dx = read_array("dx.npy");
+    for (int64_t i = 0; i < x.count; i++) {
+      int64_t c = channel_of(&x, i);
+      double rstd = 1 / sqrt(variance.data[c] + 1e-5);
+      expect_near(y.data[i], (x.data[i] - (double)mean.data[c]) * rstd, 1e-5, "y");
+      expect_near(dx.data[i], dy.data[i] * rstd, 1e-5, "dx");
+    }
+    struct array *all[] = {&x, &dy, &mean, &variance, &y, &dx};
+    for (int i = 0; i < 6; i++) array_free(all[i]);
+  }
+}
+
+Test(running, inference_without_running_statistics_is_training_but_for_batch) {
+  struct array x = array_of("4,6,3,5"), dy = array_of("4,6,3,5");
+  fill_normal(&x, 2, 3);
+  fill_normal(&dy, 0, 4);
+  write_array("x.npy", &x);
+  write_array("dy.npy", &dy);
+  expect_error(run_command("apply --norm batch --mode inference --input %s --output %s",
+                           path_of("x.npy"), path_of("y.npy")),
+               2, "--running-mean");
+  for (int norm = LAYER; norm < NORMS; norm++) {
+    struct array y[3];
+    static const char *const modes[] = {"training", "inference", "inference"};
+    for (int run = 0; run < 3; run++) {
+      char more[400] = "", line[800];
+      if (run == 2)
+        snprintf(more, sizeof more, "--grad-output %s --grad-input %s", path_of("dy.npy"),
+                 path_of("dx.npy"));
+      snprintf(line, sizeof line, "apply --norm %s --mode %s --input %s --output %s %s",
+               norms[norm], modes[run], path_of("x.npy"), path_of("y.npy"), more);
+      free(expect_done(run_command(line)));
+      y[run] = read_array("y.npy");
+    }
+    for (int run = 1; run < 3; run++)
+      cr_expect_eq(memcmp(y[0].data, y[run].data, (size_t)x.count * sizeof(float)), 0, "%s, run %d",
+                   norms[norm], run);
+    for (int run = 0; run < 3; run++) array_free(&y[run]);
+  }
+  array_free(&x);
+  array_free(&dy);
+}
+
+Test(running, layer_and_group_keep_no_running_statistics) {
+  struct array x = array_of("4,6,3,5"), m = array_of("6");
+  fill_normal(&x, 2, 3);
+  write_array("x.npy", &x);
+  write_array("m.npy", &m);
+  for (int norm = LAYER; norm < NORMS; norm += GROUP - LAYER) {
+    expect_error(run_command("apply --norm %s --input %s --output %s --running-mean %s "
+                             "--running-var %s",
+                             norms[norm], path_of("x.npy"), path_of("y.npy"), path_of("m.npy"),
+                             path_of("m.npy")),
+                 2, "--running-mean");
+    expect_error(run_command("apply --norm %s --input %s --output %s --running-var-output %s",
+                             norms[norm], path_of("x.npy"), path_of("y.npy"), path_of("v.npy")),
+                 2, "--running-var-output");
+  }
+  cr_expect_eq(files_in_directory(), 2);
+  array_free(&x);
+  array_free(&m);
+}
