@@ -127,7 +127,8 @@ typedef enum axn_running_variance {
 
 /* Instruction set of the kernels. Results are the same bits with each. */
 typedef enum axn_isa {
-  AXN_ISA_AUTO = 0, /* the best here, or the one that the environment's AXISNORM_ISA names */
+  AXN_ISA_AUTO = 0, /* the best here, or the one that the environment's AXISNORM_ISA names; naming
+                       one that is not there is an error */
   AXN_ISA_BASELINE = 1,
   AXN_ISA_AVX2 = 2,
   AXN_ISA_AVX512 = 3,
@@ -160,8 +161,9 @@ typedef struct axn_desc {
   axn_layout layout;
   int rank;                    /* 2 to 5: N, C, then the spatial axes */
   int64_t shape[AXN_MAX_RANK]; /* N >= 0, all others >= 1 */
-  int64_t groups;              /* group only: divides C; must be set */
-  int axis;                    /* layer only: the first normalized axis, negative from the end */
+  int64_t groups;              /* group only, else ignored: divides C; must be set */
+  int axis;                    /* layer only, else ignored: the first normalized axis, negative from
+                                  the end */
   axn_parameters parameters;
   double epsilon;  /* added to the variance, inside the square root */
   double momentum; /* weight of the new value in the running statistics, 0 to 1; ONNX's
@@ -202,7 +204,7 @@ typedef struct axn_plan_info {
   size_t struct_size;
   int64_t elements;   /* of x */
   int64_t statistics; /* (mean, rstd) pairs: the extents of the axes that are not reduced */
-  int64_t values_per_statistic; /* elements of x that share one pair */
+  int64_t values_per_statistic; /* elements of x that share one pair; 0 where N is 0 */
   int64_t parameters;           /* elements of scale and of shift */
   int64_t running_statistics;   /* elements of running_mean; 0 where the norm keeps none */
   int64_t values_per_task;      /* elements of the smallest piece that one thread takes */
@@ -210,7 +212,8 @@ typedef struct axn_plan_info {
   int split_axis;               /* the axis cut into groups first, or -1 */
   int64_t split_groups;         /* into how many */
   axn_isa isa;                  /* the instruction set chosen */
-  int threads;                  /* the most that a run uses; 0 where the host's loop decides */
+  int threads;                  /* the most that a run uses, 1 for small tensors; 0 where the
+                                   host's loop decides */
   size_t training_workspace;    /* bytes that axn_forward_training needs */
   size_t inference_workspace;   /* bytes that axn_forward_inference needs */
   size_t backward_workspace;    /* bytes that axn_backward needs */
@@ -263,14 +266,14 @@ static inline axn_training_args axn_training_init(void) {
 }
 
 /* Running update: new = (1 - momentum) * old + momentum * statistic.
- * Fails with AXN_ERROR_TOO_FEW_VALUES for batch and instance normalization where a statistic has one
- * value (as PyTorch does); layer and group normalization give the shift there. */
+ * Fails with AXN_ERROR_TOO_FEW_VALUES for batch and instance normalization where a statistic has
+ * one value (as PyTorch does); layer and group normalization give the shift there. */
 AXN_API axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *args,
                                         axn_error *error);
 
 /* Forward in inference. With running_mean and running_variance (batch and instance) these
  * normalize; batch must have them. Without, as in training, from x: layer, group, and instance by
- * choice. */
+ * choice (where a statistic has one value, that gives the shift). */
 typedef struct axn_inference_args {
   size_t struct_size;
   const void *x;

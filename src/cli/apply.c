@@ -76,28 +76,35 @@ static enum outcome check_options(const struct options *o) {
   return outcome == DONE ? prepare_check_options(o) : outcome;
 }
 
+/* The axis, of N, C, spatial, that stands at a position of the file's shape. */
+static int axis_at(const axn_desc *desc, int position) {
+  if (desc->layout == AXN_CHANNELS_FIRST || position == 0) return position;
+  return position == desc->rank - 1 ? 1 : position + 1;
+}
+
 /* The extents, in the order of the file, of the axes that the plan reduces. */
-static void reduced_shape(const struct apply *a, struct shape *shape) {
-  uint32_t reduced = a->prepared.info.reduced_axes;
-  const axn_desc *desc = &a->prepared.desc;
-  bool last = desc->layout == AXN_CHANNELS_LAST;
+static void reduced_shape(const struct prepared *prepared, struct shape *shape) {
+  const axn_desc *desc = &prepared->desc;
   shape->rank = 0;
   for (int position = 0; position < desc->rank; position++) {
-    int axis = position;
-    if (last && position > 0) axis = position == desc->rank - 1 ? 1 : position + 1;
-    if ((reduced >> axis & 1) != 0) shape->extents[shape->rank++] = desc->shape[axis];
+    int axis = axis_at(desc, position);
+    if ((prepared->info.reduced_axes >> axis & 1) != 0)
+      shape->extents[shape->rank++] = desc->shape[axis];
   }
 }
 
-/* The statistics as the extents of the axes that are kept, a split axis as its groups. */
+/* The statistics as the extents, in the order of the file, of the axes that are kept; a split axis
+ * as its groups. */
 static void statistics_shape(const struct prepared *prepared, struct shape *shape) {
   const axn_plan_info *info = &prepared->info;
+  const axn_desc *desc = &prepared->desc;
   shape->rank = 0;
-  for (int axis = 0; axis < prepared->desc.rank; axis++) {
+  for (int position = 0; position < desc->rank; position++) {
+    int axis = axis_at(desc, position);
     if (axis == info->split_axis)
       shape->extents[shape->rank++] = info->split_groups;
     else if ((info->reduced_axes >> axis & 1) == 0)
-      shape->extents[shape->rank++] = prepared->desc.shape[axis];
+      shape->extents[shape->rank++] = desc->shape[axis];
   }
 }
 
@@ -107,7 +114,7 @@ static enum outcome settle_parameters(struct apply *a) {
   const struct options *o = a->options;
   const axn_desc desc = a->prepared.desc;
   struct shape channels = {.rank = 1, .extents = {desc.shape[1]}}, elements;
-  reduced_shape(a, &elements);
+  reduced_shape(&a->prepared, &elements);
   bool layer = desc.norm == AXN_LAYER_NORM;
   bool per_channel = true, per_element = layer;
   const struct tensor *tensors[] = {&a->scale, &a->shift};
@@ -194,7 +201,8 @@ static enum outcome create_outputs(struct apply *a) {
   if (outcome == DONE && o->grad_input != NULL)
     outcome = tensor_create(&a->grad_input, &a->x.shape);
   struct shape parameters = {.rank = 1, .extents = {a->prepared.info.parameters}};
-  if (a->prepared.desc.parameters == AXN_PARAMETERS_PER_ELEMENT) reduced_shape(a, &parameters);
+  if (a->prepared.desc.parameters == AXN_PARAMETERS_PER_ELEMENT)
+    reduced_shape(&a->prepared, &parameters);
   if (outcome == DONE && o->grad_scale != NULL)
     outcome = tensor_create(&a->grad_scale, &parameters);
   if (outcome == DONE && o->grad_shift != NULL)

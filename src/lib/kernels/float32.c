@@ -167,7 +167,8 @@ INLINE void finish_moments(double shift, double sum, double square, double count
                            double *m2) {
   const double offset = sum / count, rest = square - sum * offset;
   *mean = shift + offset;
-  *m2 = rest < 0 ? 0 : rest;
+  /* shift - shift is 0, or NaN for a first value that is not finite and that no sum has met. */
+  *m2 = (rest < 0 ? 0 : rest) + (shift - shift);
 }
 
 INLINE void add_moments(wide_vector sum[WIDE_PARTS], wide_vector square[WIDE_PARTS], const float *x,

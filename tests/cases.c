@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+#include "cases.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- random numbers ---- */
+
+uint64_t test_seed(uint64_t own) {
+  const char *text = getenv("AXISNORM_TEST_SEED");
+  uint64_t seed = text ? strtoull(text, NULL, 0) : own;
+  fprintf(stderr, "AXISNORM_TEST_SEED=%" PRIu64 "\n", seed);
+  return seed;
+}
+
+uint64_t case_seed(uint64_t seed, uint64_t i) {
+  randoms source = {seed ^ (i * UINT64_C(0xd1342543de82ef95))};
+  return random_bits(&source);
+}
+
+randoms randoms_from(uint64_t seed) {
+  return (randoms){seed};
+}
+
+uint64_t random_bits(randoms *source) {
+  uint64_t z = (source->state += UINT64_C(0x9e3779b97f4a7c15));
+  z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+  return z ^ (z >> 31);
+}
+
+double random_uniform(randoms *source) {
+  return (double)(random_bits(source) >> 11) * 0x1p-53;
+}
+
+/* Box and Muller, one of the two. */
+double random_normal(randoms *source) {
+  double radius = sqrt(-2.0 * log(1.0 - random_uniform(source)));
+  return radius * cos(6.283185307179586 * random_uniform(source));
+}
+
+int64_t random_between(randoms *source, int64_t low, int64_t high) {
+  return low + (int64_t)(random_bits(source) % (uint64_t)(high - low + 1));
+}
+
+/* ---- data ---- */
+
+static double draw(data_spec spec, randoms *source) {
+  double normal;
+  switch (spec.kind) {
+  case DATA_CONSTANT:
+    return spec.offset;
+  case DATA_MIXED:
+    return spec.spread * (2.0 * random_uniform(source) - 1.0);
+  case DATA_RELU:
+    normal = random_normal(source);
+    if (random_between(source, 0, 99) == 0) normal *= 30.0;
+    return normal > 0.0 ? spec.spread * normal : 0.0;
+  case DATA_SKEWED:
+    normal = random_normal(source);
+    return spec.spread * normal * pow(10.0, 8.0 * random_uniform(source) - 4.0);
+  case DATA_NORMAL:
+    break;
+  }
+  return spec.offset + spec.spread * random_normal(source);
+}
+
+void fill_data(float *values, int64_t count, data_spec spec, randoms *source) {
+  for (int64_t i = 0; i < count; i++) values[i] = (float)draw(spec, source);
+}
+
+data_spec random_data(randoms *source) {
+  static const data_spec specs[] = {
+      {DATA_NORMAL, 0.0, 1.0},   {DATA_NORMAL, 100.0, 1.0}, {DATA_NORMAL, -1e4, 1.0},
+      {DATA_NORMAL, 3.0, 0.125}, {DATA_RELU, 0.0, 2.0},     {DATA_MIXED, 0.0, 5.0},
+      {DATA_SKEWED, 0.0, 1.0},
+  };
+  return specs[random_between(source, 0, (int64_t)(sizeof specs / sizeof specs[0]) - 1)];
+}
+
+/* ---- descriptors ---- */
+
+int keeps_running(const axn_desc *desc) {
+  return desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM;
+}
+
+axn_desc make_desc(axn_norm norm, int rank, const int64_t *shape) {
+  axn_desc desc = axn_desc_init();
+  desc.norm = norm;
+  desc.rank = rank;
+  for (int k = 0; k < rank; k++) desc.shape[k] = shape[k];
+  if (norm == AXN_GROUP_NORM) desc.groups = 1;
+  return desc;
+}
+
+axn_desc desc_of(axn_norm norm, int64_t n, int64_t c, int64_t d, int64_t h, int64_t w) {
+  const int64_t shape[5] = {n, c, d, h, w};
+  int rank = d == 0 ? 2 : h == 0 ? 3 : w == 0 ? 4 : 5;
+  return make_desc(norm, rank, shape);
+}
+
+int64_t values_of(const axn_desc *desc) {
+  int axis = desc->axis < 0 ? desc->axis + desc->rank : desc->axis;
+  int64_t values = 1;
+  for (int k = 0; k < desc->rank; k++) {
+    int reduced = k >= 2;
+    if (desc->norm == AXN_LAYER_NORM) reduced = k >= axis;
+    if (desc->norm == AXN_BATCH_NORM && k == 0) reduced = 1;
+    if (desc->norm == AXN_GROUP_NORM && k == 1) values *= desc->shape[1] / desc->groups;
+    if (reduced) values *= desc->shape[k];
+  }
+  return values;
+}
+
+/* Extents: a third are 1, most small, some odd and past a vector's width, few large. */
+static int64_t random_extent(randoms *source, int64_t room) {
+  static const int64_t tops[] = {1, 1, 4, 9, 17, 40, 130, 4000};
+  int64_t top = tops[random_between(source, 0, 7)];
+  if (top > room) top = room;
+  return random_between(source, 1, top);
+}
+
+static void random_shape(randoms *source, int64_t limit, axn_desc *desc) {
+  int64_t room = limit;
+  int order[5] = {0, 1, 2, 3, 4};
+  desc->rank = (int)random_between(source, 2, 5);
+  for (int k = desc->rank - 1; k > 0; k--) {
+    int other = (int)random_between(source, 0, k);
+    int kept = order[k];
+    order[k] = order[other];
+    order[other] = kept;
+  }
+  for (int k = 0; k < desc->rank; k++) {
+    desc->shape[order[k]] = random_extent(source, room);
+    room /= desc->shape[order[k]];
+  }
+}
+
+static int64_t random_divisor(randoms *source, int64_t number) {
+  for (;;) {
+    int64_t divisor = random_between(source, 1, number < 64 ? number : 64);
+    if (number % divisor == 0) return divisor;
+  }
+}
+
+static void random_options(randoms *source, axn_desc *desc) {
+  static const double epsilons[] = {1e-5, 1e-3, 1e-8, 0.5};
+  static const double momenta[] = {0.1, 0.3, 0.0, 1.0, AXN_MOMENTUM_CUMULATIVE};
+  desc->layout = random_between(source, 0, 2) ? AXN_CHANNELS_FIRST : AXN_CHANNELS_LAST;
+  desc->epsilon = epsilons[random_between(source, 0, 3)];
+  desc->momentum = momenta[random_between(source, 0, 4)];
+  desc->running_variance =
+      random_between(source, 0, 1) ? AXN_RUNNING_VARIANCE_UNBIASED : AXN_RUNNING_VARIANCE_BIASED;
+  if (desc->norm == AXN_GROUP_NORM) desc->groups = random_divisor(source, desc->shape[1]);
+  if (desc->norm == AXN_LAYER_NORM) {
+    desc->axis = (int)random_between(source, -desc->rank, desc->rank - 1);
+    desc->parameters =
+        random_between(source, 0, 1) ? AXN_PARAMETERS_PER_CHANNEL : AXN_PARAMETERS_PER_ELEMENT;
+  }
+}
+
+axn_desc random_desc(randoms *source, int64_t limit) {
+  for (;;) {
+    axn_desc desc = axn_desc_init();
+    desc.norm = (axn_norm)random_between(source, AXN_BATCH_NORM, AXN_GROUP_NORM);
+    random_shape(source, limit, &desc);
+    random_options(source, &desc);
+    if (!keeps_running(&desc) || values_of(&desc) > 1) return desc;
+  }
+}
+
+/* Variants of one rank: batch, instance, three of group, then layer by axis and parameters. */
+static int list_variant(int variant, int rank, const int64_t shape[5], axn_desc *desc) {
+  static const axn_norm norms[] = {AXN_BATCH_NORM, AXN_INSTANCE_NORM, AXN_GROUP_NORM,
+                                   AXN_GROUP_NORM, AXN_GROUP_NORM};
+  const int64_t groups[] = {0, 0, 1, 3, shape[1]};
+  if (variant < 5) {
+    *desc = make_desc(norms[variant], rank, shape);
+    desc->groups = groups[variant];
+    return 1;
+  }
+  *desc = make_desc(AXN_LAYER_NORM, rank, shape);
+  desc->axis = (variant - 5) / 2;
+  desc->parameters = variant % 2 ? AXN_PARAMETERS_PER_CHANNEL : AXN_PARAMETERS_PER_ELEMENT;
+  if (variant % 2) desc->axis -= rank; /* the negative name of the same axis */
+  return (variant - 5) / 2 < rank;
+}
+
+int listed_desc(int i, const int64_t shape[5], axn_desc *desc) {
+  for (int layout = AXN_CHANNELS_FIRST; layout <= AXN_CHANNELS_LAST; layout++) {
+    for (int rank = 2; rank <= 5; rank++) {
+      for (int variant = 0; list_variant(variant, rank, shape, desc); variant++) {
+        desc->layout = (axn_layout)layout;
+        if (keeps_running(desc) && values_of(desc) == 1) continue;
+        if (i-- == 0) return 1;
+      }
+    }
+  }
+  return 0;
+}
+
+const char *desc_text(const axn_desc *desc) {
+  static _Thread_local char text[256];
+  static const char *const names[] = {"?", "batch", "layer", "instance", "group"};
+  char shape[96];
+  int used = 0;
+  for (int k = 0; k < desc->rank && k < 5; k++) {
+    used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%" PRId64, k ? "x" : "",
+                     desc->shape[k]);
+  }
+  snprintf(text, sizeof text,
+           "%s %s %s groups=%" PRId64 " axis=%d %s epsilon=%g momentum=%g running=%s isa=%d",
+           names[desc->norm], shape, desc->layout == AXN_CHANNELS_LAST ? "last" : "first",
+           desc->groups, desc->axis,
+           desc->parameters == AXN_PARAMETERS_PER_ELEMENT ? "per-element" : "per-channel",
+           desc->epsilon, desc->momentum,
+           desc->running_variance == AXN_RUNNING_VARIANCE_BIASED ? "biased" : "unbiased",
+           (int)desc->isa);
+  return text;
+}

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT */
+/* What must hold between runs: equal norms, invariances, a sample alone and in a batch, in place.
+ */
+#include "check.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const int64_t SHAPE[5] = {4, 6, 5, 7, 3};
+
+static void copy_inputs(rig *to, const rig *from, int64_t first) {
+  size_t size = sizeof(float);
+  memcpy(to->x, from->x + first, (size_t)to->sizes.elements * size);
+  memcpy(to->grad_y, from->grad_y + first, (size_t)to->sizes.elements * size);
+  if (from->scale) memcpy(to->scale, from->scale, (size_t)to->sizes.parameters * size);
+  if (from->shift) memcpy(to->shift, from->shift, (size_t)to->sizes.parameters * size);
+}
+
+static void train_and_backward(rig *self) {
+  rig_train(self);
+  rig_backward(self);
+}
+
+static void check_same_elements(const rig *part, const rig *whole, int64_t sample) {
+  int64_t element = sample * part->sizes.elements;
+  int64_t statistic = sample * part->sizes.statistics;
+  check_same(part, "y", part->sizes.elements, part->y, whole->y + element);
+  check_same(part, "mean", part->sizes.statistics, part->mean, whole->mean + statistic);
+  check_same(part, "rstd", part->sizes.statistics, part->rstd, whole->rstd + statistic);
+  check_same(part, "grad_x", part->sizes.elements, part->grad_x, whole->grad_x + element);
+}
+
+static void check_same_runs(const rig *one, const rig *other) {
+  check_same_elements(one, other, 0);
+  check_same(one, "grad_scale", one->sizes.parameters, one->grad_scale, other->grad_scale);
+  check_same(one, "grad_shift", one->sizes.parameters, one->grad_shift, other->grad_shift);
+}
+
+/* ---- one norm as a case of another ---- */
+
+static void check_equal_norms(const axn_desc *one, const axn_desc *other, uint64_t seed) {
+  unsigned has = seed % 2 ? RIG_SCALE | RIG_SHIFT : RIG_PLAIN;
+  rig a = rig_make(one, has, DATA_STANDARD, seed);
+  rig b = rig_make(other, has, DATA_STANDARD, seed);
+  train_and_backward(&a);
+  train_and_backward(&b);
+  check_same_runs(&a, &b);
+  rig_free(&a);
+  rig_free(&b);
+}
+
+static axn_desc as_norm(axn_desc desc, axn_norm norm, int64_t groups) {
+  desc.norm = norm;
+  desc.groups = groups;
+  desc.axis = 1;
+  desc.parameters = AXN_PARAMETERS_PER_CHANNEL;
+  return desc;
+}
+
+static void check_group_of_all(const axn_desc *desc, uint64_t seed) {
+  axn_desc group = as_norm(*desc, AXN_GROUP_NORM, 1);
+  axn_desc layer = as_norm(*desc, AXN_LAYER_NORM, 0);
+  check_equal_norms(&group, &layer, seed);
+}
+
+static void check_group_of_one(const axn_desc *desc, uint64_t seed) {
+  axn_desc group = as_norm(*desc, AXN_GROUP_NORM, desc->shape[1]);
+  axn_desc instance = as_norm(*desc, AXN_INSTANCE_NORM, 0);
+  if (values_of(&instance) > 1) check_equal_norms(&group, &instance, seed);
+}
+
+static void check_batch_of_one(const axn_desc *desc, uint64_t seed) {
+  axn_desc batch = as_norm(*desc, AXN_BATCH_NORM, 0);
+  batch.shape[0] = 1;
+  axn_desc instance = as_norm(batch, AXN_INSTANCE_NORM, 0);
+  if (values_of(&batch) < 2) return;
+  check_equal_norms(&batch, &instance, seed);
+  rig a = rig_make(&batch, RIG_ALL, DATA_STANDARD, seed);
+  rig b = rig_make(&instance, RIG_ALL, DATA_STANDARD, seed);
+  rig_train(&a);
+  rig_train(&b);
+  check_same(&a, "running_mean", a.sizes.running, a.running_mean, b.running_mean);
+  check_same(&a, "running_variance", a.sizes.running, a.running_variance, b.running_variance);
+  rig_free(&a);
+  rig_free(&b);
+}
+
+Test(properties, group_of_all_channels_is_layer) {
+  uint64_t seed = test_seed(301);
+  for (uint64_t i = 0; i < 150; i++) {
+    randoms source = randoms_from(case_seed(seed, i));
+    axn_desc desc = random_desc(&source, 4000);
+    check_group_of_all(&desc, random_bits(&source));
+  }
+}
+
+Test(properties, group_of_one_channel_is_instance) {
+  uint64_t seed = test_seed(302);
+  for (uint64_t i = 0; i < 150; i++) {
+    randoms source = randoms_from(case_seed(seed, i));
+    axn_desc desc = random_desc(&source, 4000);
+    check_group_of_one(&desc, random_bits(&source));
+  }
+}
+
+Test(properties, batch_of_one_sample_is_instance) {
+  uint64_t seed = test_seed(303);
+  for (uint64_t i = 0; i < 150; i++) {
+    randoms source = randoms_from(case_seed(seed, i));
+    axn_desc desc = random_desc(&source, 4000);
+    check_batch_of_one(&desc, random_bits(&source));
+  }
+}
+
+/* A rank of 2 is a rank of 4 with extents of one. */
+Test(properties, extents_of_one_change_nothing) {
+  axn_desc flat = desc_of(AXN_BATCH_NORM, 33, 21, 0, 0, 0);
+  axn_desc deep = desc_of(AXN_BATCH_NORM, 33, 21, 1, 1, 0);
+  check_equal_norms(&flat, &deep, 304);
+  flat = desc_of(AXN_LAYER_NORM, 9, 210, 0, 0, 0);
+  deep = desc_of(AXN_LAYER_NORM, 9, 210, 1, 1, 1);
+  check_equal_norms(&flat, &deep, 305);
+}
+
+/* ---- a sample alone ---- */
+
+static int samples_are_independent(const axn_desc *desc) {
+  int axis = desc->axis < 0 ? desc->axis + desc->rank : desc->axis;
+  if (desc->norm == AXN_BATCH_NORM) return 0;
+  return desc->norm != AXN_LAYER_NORM || axis >= 1;
+}
+
+static void check_samples_alone(const axn_desc *desc, unsigned has, data_spec data, uint64_t seed) {
+  rig whole = rig_make(desc, has, data, seed);
+  axn_desc single = *desc;
+  single.shape[0] = 1;
+  rig alone = rig_make(&single, has, data, seed);
+  train_and_backward(&whole);
+  for (int64_t sample = 0; sample < desc->shape[0]; sample++) {
+    copy_inputs(&alone, &whole, sample * alone.sizes.elements);
+    train_and_backward(&alone);
+    check_same_elements(&alone, &whole, sample);
+  }
+  rig_free(&alone);
+  rig_free(&whole);
+}
+
+Test(properties, a_sample_alone_has_the_same_bits) {
+  uint64_t seed = test_seed(306);
+  axn_desc desc;
+  for (int i = 0; listed_desc(i, SHAPE, &desc); i++) {
+    if (!samples_are_independent(&desc)) continue;
+    check_samples_alone(&desc, RIG_SCALE | RIG_SHIFT, DATA_STANDARD, seed + (uint64_t)i);
+  }
+}
+
+Test(properties, a_sample_alone_in_random_shapes) {
+  uint64_t seed = test_seed(307);
+  for (uint64_t i = 0; i < 300; i++) {
+    randoms source = randoms_from(case_seed(seed, i));
+    axn_desc desc = random_desc(&source, 8000);
+    unsigned has = (unsigned)random_between(&source, 0, RIG_SCALE | RIG_SHIFT);
+    data_spec data = random_data(&source);
+    if (!samples_are_independent(&desc) || desc.shape[0] > 50) continue;
+    check_samples_alone(&desc, has, data, random_bits(&source));
+  }
+}
+
+/* Statistics larger than any chunk, with a number of samples that changes who works on them. */
+Test(properties, a_large_sample_alone) {
+  uint64_t seed = test_seed(308);
+  axn_desc descs[] = {desc_of(AXN_LAYER_NORM, 3, 4, 260, 129, 0),
+                      desc_of(AXN_GROUP_NORM, 3, 4, 260, 129, 0),
+                      desc_of(AXN_INSTANCE_NORM, 9, 2, 131, 257, 0)};
+  for (size_t i = 0; i < 6; i++) {
+    axn_desc desc = descs[i / 2];
+    if (i % 2) desc.layout = AXN_CHANNELS_LAST;
+    if (desc.norm == AXN_GROUP_NORM) desc.groups = 2;
+    check_samples_alone(&desc, RIG_SCALE, DATA_STANDARD, seed);
+  }
+}
+
+/* ---- in place ---- */
+
+static void check_in_place(const axn_desc *desc, unsigned has, data_spec data, uint64_t seed) {
+  rig apart = rig_make(desc, has, data, seed);
+  rig same = rig_make(desc, has | RIG_IN_PLACE, data, seed);
+  train_and_backward(&apart);
+  train_and_backward(&same);
+  check_same_runs(&same, &apart);
+  if (apart.running_mean || desc->norm != AXN_BATCH_NORM) {
+    rig_infer(&apart);
+    rig_infer(&same);
+    check_same(&same, "y", same.sizes.elements, same.y, apart.y);
+  }
+  if (apart.running_mean) {
+    rig_backward_frozen(&apart);
+    rig_backward_frozen(&same);
+    check_same_runs(&same, &apart);
+  }
+  rig_free(&apart);
+  rig_free(&same);
+}
+
+Test(properties, in_place_has_the_same_bits) {
+  uint64_t seed = test_seed(309);
+  axn_desc desc;
+  for (int i = 0; listed_desc(i, SHAPE, &desc); i++) {
+    check_in_place(&desc, RIG_ALL, DATA_STANDARD, seed + (uint64_t)i);
+  }
+}
+
+Test(properties, in_place_in_random_shapes) {
+  uint64_t seed = test_seed(310);
+  for (uint64_t i = 0; i < 300; i++) {
+    randoms source = randoms_from(case_seed(seed, i));
+    axn_desc desc = random_desc(&source, 20000);
+    unsigned has = (unsigned)random_between(&source, 0, RIG_ALL);
+    data_spec data = random_data(&source);
+    check_in_place(&desc, has, data, random_bits(&source));
+  }
+}
+
+Test(properties, in_place_with_values_that_overflow) {
+  const data_spec data = {DATA_MIXED, 0.0, 3.4e38};
+  axn_desc desc;
+  for (int i = 0; listed_desc(i, SHAPE, &desc); i++) {
+    check_in_place(&desc, RIG_SCALE | RIG_SHIFT, data, (uint64_t)i);
+  }
+}
+
+/* ---- invariances ---- */
+
+/* y of factor * x + offset with factor^2 * epsilon, exact in float32, against y of x: each is
+ * within 3 ulp of the same truth. */
+static void check_invariance(const axn_desc *desc, float factor, float offset, uint64_t seed) {
+  rig plain = rig_make(desc, RIG_PLAIN, DATA_STANDARD, seed);
+  axn_desc changed_desc = *desc;
+  changed_desc.epsilon *= (double)factor * (double)factor;
+  rig changed = rig_make(&changed_desc, RIG_PLAIN, DATA_STANDARD, seed);
+  for (int64_t e = 0; e < plain.sizes.elements; e++) {
+    plain.x[e] = ldexpf(rintf(ldexpf(plain.x[e], 10)), -10);
+    changed.x[e] = plain.x[e] * factor + offset;
+  }
+  rig_train(&plain);
+  rig_train(&changed);
+  for (int64_t e = 0; e < plain.sizes.elements; e++) {
+    double difference = fabs((double)plain.y[e] - (double)changed.y[e]);
+    cr_assert(difference <= 6.0 * ulp_above((double)plain.y[e], 1.0),
+              "%s: y of %g * x + %g is %.9g, of x %.9g", desc_text(desc), (double)factor,
+              (double)offset, (double)changed.y[e], (double)plain.y[e]);
+  }
+  rig_free(&plain);
+  rig_free(&changed);
+}
+
+Test(properties, scale_and_shift_of_x_cancel) {
+  uint64_t seed = test_seed(311);
+  for (uint64_t i = 0; i < 200; i++) {
+    randoms source = randoms_from(case_seed(seed, i));
+    axn_desc desc = random_desc(&source, 4000);
+    float factor = ldexpf(random_between(&source, 0, 1) ? 1.0f : 0.5f, (int)(i % 3));
+    check_invariance(&desc, factor, 0.0f, random_bits(&source));
+    check_invariance(&desc, factor, 512.0f, random_bits(&source));
+    check_invariance(&desc, 1.0f, -2048.0f, random_bits(&source));
+    check_invariance(&desc, 0x1p40f, 0.0f, random_bits(&source));
+    check_invariance(&desc, 0x1p100f, 0.0f, random_bits(&source));
+  }
+}
+
+/* y has mean 0 and variance v / (v + epsilon). */
+Test(properties, y_has_the_moments_it_should) {
+  uint64_t seed = test_seed(312);
+  axn_desc desc = desc_of(AXN_GROUP_NORM, 3, 8, 33, 17, 0);
+  desc.groups = 4;
+  rig self = rig_make(&desc, RIG_PLAIN, (data_spec){DATA_NORMAL, 40.0, 2.0}, seed);
+  rig_train(&self);
+  double *sums = calloc((size_t)self.sizes.statistics * 2, sizeof(double));
+  for (int64_t e = 0; e < self.sizes.elements; e++) {
+    double y = (double)self.y[e];
+    sums[2 * self.sizes.statistic_of[e]] += y / (double)self.sizes.values;
+    sums[2 * self.sizes.statistic_of[e] + 1] += y * y / (double)self.sizes.values;
+  }
+  for (int64_t s = 0; s < self.sizes.statistics; s++) {
+    cr_assert(fabs(sums[2 * s]) < 1e-7, "mean of y %g", sums[2 * s]);
+    cr_assert(fabs(sums[2 * s + 1] - 1.0) < 1e-5, "variance of y %g", sums[2 * s + 1]);
+  }
+  free(sums);
+  rig_free(&self);
+}
