@@ -28,14 +28,17 @@ static bool take_word(struct cursor *c, const char *word) {
   return true;
 }
 
+static bool is_plain(char c) {
+  return c > ' ' && c < 0x7f && c != '\\';
+}
+
 /* A quoted text without escapes: no key and no type that we know has any. */
 static bool take_string(struct cursor *c, char *text, size_t room) {
   skip_space(c);
   if (c->at == c->end || (*c->at != '\'' && *c->at != '"')) return false;
   char quote = *c->at++;
   const char *start = c->at;
-  while (c->at<c->end && * c->at != quote && * c->at> ' ' && *c->at < 0x7f && *c->at != '\\')
-    c->at++;
+  while (c->at < c->end && *c->at != quote && is_plain(*c->at)) c->at++;
   size_t length = (size_t)(c->at - start);
   if (c->at == c->end || *c->at != quote || length >= room) return false;
   c->at++;

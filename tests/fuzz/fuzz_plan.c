@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/* Any bytes as a descriptor: refused, or a plan whose passes stay inside buffers of exactly the
+ * sizes that it states. The address sanitizer watches. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "axisnorm/axisnorm.h"
+
+enum { MOST_ELEMENTS = 1 << 14 };
+
+typedef struct source {
+  const uint8_t *at;
+  size_t left;
+} source;
+
+static int64_t take(source *from, int64_t limit) {
+  if (from->left == 0) return 0;
+  from->left--;
+  return *from->at++ % limit;
+}
+
+static axn_desc take_desc(source *from) {
+  axn_desc desc = axn_desc_init();
+  desc.norm = (axn_norm)take(from, 6);
+  desc.layout = (axn_layout)(1 + take(from, 2));
+  desc.parameters = (axn_parameters)(1 + take(from, 2));
+  desc.running_variance = (axn_running_variance)(1 + take(from, 2));
+  desc.isa = (axn_isa)take(from, 5);
+  desc.rank = (int)take(from, 7);
+  for (int k = 0; k < AXN_MAX_RANK; k++) desc.shape[k] = take(from, 70);
+  desc.groups = take(from, 9);
+  desc.axis = (int)take(from, 12) - 6;
+  desc.threads = (int)take(from, 3);
+  if (take(from, 4) == 0) desc.momentum = AXN_MOMENTUM_CUMULATIVE;
+  if (take(from, 16) == 0 && from->left >= sizeof desc) {
+    memcpy(&desc, from->at, sizeof desc);
+    desc.struct_size = sizeof desc;
+    desc.parallel_for = NULL;
+  }
+  return desc;
+}
+
+/* Null one time in four, where the argument is optional. */
+static float *buffer(source *from, int64_t count, int optional) {
+  if (optional && take(from, 4) == 0) return NULL;
+  float *values = malloc((size_t)count * sizeof *values + (count == 0));
+  for (int64_t i = 0; i < count; i++) values[i] = (float)(i % 17) - 8;
+  return values;
+}
+
+typedef struct buffers {
+  float *x, *y, *scale, *shift, *mean, *rstd, *running_mean, *running_variance;
+  float *grad_y, *grad_x, *grad_scale, *grad_shift;
+} buffers;
+
+static void run(const axn_plan *plan, const axn_plan_info *info, const buffers *b) {
+  int64_t batch_count = 3;
+  axn_training_args training = axn_training_init();
+  training.x = b->x, training.y = b->y, training.scale = b->scale, training.shift = b->shift;
+  training.mean = b->mean, training.rstd = b->rstd, training.batch_count = &batch_count;
+  if (info->running_statistics > 0) {
+    training.running_mean = b->running_mean;
+    training.running_variance = b->running_variance;
+  }
+  training.workspace_size = info->training_workspace;
+  training.workspace = malloc(training.workspace_size);
+  axn_forward_training(plan, &training, NULL);
+  free(training.workspace);
+
+  axn_inference_args inference = axn_inference_init();
+  inference.x = b->x, inference.y = b->y, inference.scale = b->scale, inference.shift = b->shift;
+  inference.running_mean = training.running_mean;
+  inference.running_variance = training.running_variance;
+  inference.workspace_size = info->inference_workspace;
+  inference.workspace = malloc(inference.workspace_size);
+  axn_forward_inference(plan, &inference, NULL);
+  free(inference.workspace);
+
+  axn_backward_args backward = axn_backward_init();
+  backward.x = b->x, backward.grad_y = b->grad_y, backward.scale = b->scale;
+  backward.mean = b->mean, backward.rstd = b->rstd;
+  if (b->mean == NULL && b->rstd == NULL) {
+    backward.running_mean = training.running_mean;
+    backward.running_variance = training.running_variance;
+  }
+  backward.grad_x = b->grad_x, backward.grad_scale = b->grad_scale;
+  backward.grad_shift = b->grad_shift;
+  backward.workspace_size = info->backward_workspace;
+  backward.workspace = malloc(backward.workspace_size);
+  axn_backward(plan, &backward, NULL);
+  free(backward.workspace);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  source from = {data, size};
+  const axn_desc desc = take_desc(&from);
+  axn_plan *plan;
+  axn_error error;
+  if (axn_plan_create(&plan, &desc, &error) != AXN_OK) return 0;
+  axn_plan_info info = axn_plan_info_init();
+  axn_plan_describe(plan, &info, NULL);
+  if (info.elements <= MOST_ELEMENTS) {
+    const int64_t n = info.elements, p = info.parameters, s = info.statistics;
+    const int64_t r = info.running_statistics;
+    float *all[] = {buffer(&from, n, 0), buffer(&from, n, 0), buffer(&from, p, 1),
+                    buffer(&from, p, 1), buffer(&from, s, 1), buffer(&from, s, 1),
+                    buffer(&from, r, 1), buffer(&from, r, 1), buffer(&from, n, 0),
+                    buffer(&from, n, 1), buffer(&from, p, 1), buffer(&from, p, 1)};
+    const buffers b = {all[0], all[1], all[2], all[3], all[4],  all[5],
+                       all[6], all[7], all[8], all[9], all[10], all[11]};
+    run(plan, &info, &b);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+  }
+  axn_plan_destroy(plan);
+  return 0;
+}
