@@ -104,9 +104,9 @@ void check_y(const rig *self, const oracle_forward *expected) {
   free(bounds);
 }
 
-/* Statistics are float64, so mean and rstd are one rounding to float32 away from the exact ones; what
- * the float64 sums may lose (docs/mathematics.md, 7.5 and 7.6) is a hundredth of that. FLT_TRUE_MIN:
- * where rstd is subnormal. */
+/* Statistics are float64, so mean and rstd are one rounding to float32 away from the exact ones;
+ * what the float64 sums may lose (docs/mathematics.md, 7.5 and 7.6) is a hundredth of that.
+ * FLT_TRUE_MIN: where rstd is subnormal. */
 void check_statistics(const rig *self, const oracle_forward *expected) {
   double *bounds = new_bounds(self->sizes.statistics);
   for (int64_t s = 0; s < self->sizes.statistics; s++) {

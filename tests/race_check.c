@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Every norm and pass on the host's own threads, and one plan run from several at once: a program of
- * its own because the thread sanitizer, which is to watch it, and Criterion do not go together (nor
- * does the sanitizer see through OpenMP). Compares with one thread. */
+/* Every norm and pass on the host's own threads, and one plan run from several at once: a program
+ * of its own because the thread sanitizer, which is to watch it, and Criterion do not go together
+ * (nor does the sanitizer see through OpenMP). Compares with one thread. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
