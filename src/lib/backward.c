@@ -81,7 +81,8 @@ static void apply_frozen(const axn_backward_run *run, const axn_gradient_block *
                                  .column_stride = block->column_stride,
                                  .mean = zeros,
                                  .multiplier = block->from_gradient,
-                                 .offset = zeros};
+                                 .offset = zeros,
+                                 .streams = block->streams};
   run->plan->kernels->apply[run->geometry->form](&apply);
 }
 
@@ -133,6 +134,7 @@ static void gradient_of_block(const axn_backward_run *run, const axn_place *unit
   block.from_gradient = factors.from_gradient;
   block.from_value = factors.from_value;
   block.constant = factors.constant;
+  block.streams = run->streams;
   find_factors(run, unit, &at, statistics, &factors);
   if (run->frozen) {
     apply_frozen(run, &block);
@@ -160,7 +162,9 @@ static void gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64
 }
 
 static void gradient_task(void *data, int64_t begin, int64_t end) {
-  gradient_of_blocks(data, begin, end);
+  const axn_backward_run *run = data;
+  gradient_of_blocks(run, begin, end);
+  run->plan->kernels->finish_streams();
 }
 
 /* Sums a unit and takes its gradient while its values are still in cache. */
@@ -172,12 +176,14 @@ static void whole_units_task(void *data, int64_t begin, int64_t end) {
     axn_sum_gradients(run, &unit, u);
     gradient_of_blocks(run, u * blocks, (u + 1) * blocks);
   }
+  run->plan->kernels->finish_streams();
 }
 
 /* ---- the whole ---- */
 
 static void run_backward(axn_backward_run *run) {
   const axn_geometry *geometry = run->geometry;
+  run->streams = axn_streams_output(&run->runner, run->plan->elements, run->grad_x == run->grad_y);
   const axn_partition *partition = &geometry->partition;
   const bool parameters = run->grad_scale != NULL || run->grad_shift != NULL;
   const bool own_pass = parameters && geometry->form == AXN_FORM_WEIGHTED;

@@ -37,6 +37,7 @@ typedef struct axn_backward_run {
   double *segment_scale, *segment_shift;     /* per unit, segment and column */
   double *parameter_scale, *parameter_shift; /* per parameter, summed over segments */
   double *blocks;                            /* sums of blocks, where units are split */
+  bool streams;                              /* grad_x goes past the caches */
 } axn_backward_run;
 
 /* The statistics of a unit, as the kernels want them. */

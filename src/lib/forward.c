@@ -25,6 +25,7 @@ typedef struct forward_run {
   double *mean, *variance;                  /* per statistic, where they come from x */
   double *blocks;                           /* moments of blocks, where units are split */
   float *mean_out, *rstd_out;               /* may be null */
+  bool streams;                             /* y goes past the caches */
 } forward_run;
 
 /* ---- workspace: mean, variance, moments of blocks ---- */
@@ -237,7 +238,8 @@ static void apply_block(const forward_run *run, const axn_place *unit,
                            .column_stride = nest->column.tensor,
                            .mean = transform->mean_high,
                            .multiplier = multiplier,
-                           .offset = offset};
+                           .offset = offset,
+                           .streams = run->streams};
   const bool columns = geometry->form == AXN_FORM_COLUMNS;
   axn_form form = geometry->form;
   if (!columns && transform->wide) {
@@ -278,7 +280,9 @@ static void apply_blocks(const forward_run *run, int64_t begin, int64_t end) {
 }
 
 static void apply_blocks_task(void *data, int64_t begin, int64_t end) {
-  apply_blocks(data, begin, end);
+  const forward_run *run = data;
+  apply_blocks(run, begin, end);
+  run->plan->kernels->finish_streams();
 }
 
 static void whole_units_task(void *data, int64_t begin, int64_t end) {
@@ -289,10 +293,12 @@ static void whole_units_task(void *data, int64_t begin, int64_t end) {
     sum_unit(run, &unit);
     apply_blocks(run, u * blocks, (u + 1) * blocks);
   }
+  run->plan->kernels->finish_streams();
 }
 
 static void run_forward(forward_run *run) {
   const axn_geometry *geometry = run->geometry;
+  run->streams = axn_streams_output(&run->runner, run->plan->elements, run->x == run->y);
   const int64_t units = geometry->partition.units;
   if (run->given_mean == NULL) {
     if (!axn_split_units(&run->runner, &geometry->partition, &geometry->sums)) {

@@ -11,6 +11,9 @@
 /* Room for what is kept per element in the worst case, so that no size in bytes can overflow. */
 enum { BYTES_PER_ELEMENT = 256 };
 
+/* Output per thread beyond which little of it is still in a private cache at the end. */
+enum { STREAMED_OUTPUT = 1 << 20 };
+
 const char *axn_version(void) {
   return AXN_VERSION;
 }
@@ -155,6 +158,11 @@ bool axn_split_units(const axn_runner *runner, const axn_partition *partition,
   const int64_t width = axn_runner_width(runner);
   if (width == 1 || nest->blocks == 1) return false;
   return partition->units < 4 * width && partition->units % width != 0;
+}
+
+bool axn_streams_output(const axn_runner *runner, int64_t elements, bool in_place) {
+  const int64_t output = elements / axn_runner_width(runner) * (int64_t)sizeof(float);
+  return !in_place && output > STREAMED_OUTPUT;
 }
 
 axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, axn_error *error) {

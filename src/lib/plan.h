@@ -41,6 +41,10 @@ int64_t axn_statistics(const axn_plan *plan);
 bool axn_split_units(const axn_runner *runner, const axn_partition *partition,
                      const axn_nest *nest);
 
+/* Whether a run's output is too large to stay in the caches of its threads, so that it may as well
+ * go past them. `in_place`: it is there already. */
+bool axn_streams_output(const axn_runner *runner, int64_t elements, bool in_place);
+
 /* Workspaces hold doubles, from a cache line's start. */
 double *axn_workspace_start(void *workspace);
 size_t axn_workspace_bytes(int64_t doubles);

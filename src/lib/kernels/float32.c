@@ -14,12 +14,15 @@
 
 #include <string.h>
 
-#include "wide.h"
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
 
 enum {
   WIDTH = AXN_VECTOR_BYTES / 4,
   LANES = 32,
   PARTS = LANES / WIDTH, /* vectors that make up the lanes */
+  STREAM_RUN = 256,      /* shorter runs leave too many lines half written for streaming to pay */
   TERMS = 16 /* additions in float before a flush to float64, where sums are in float at all */
 };
 
@@ -35,6 +38,27 @@ INLINE vector load(const float *from) {
 
 INLINE void store(float *to, vector v) {
   memcpy(to, &v, sizeof v);
+}
+
+/* A store past the caches; `to` is aligned to a vector. Both compilers lack a builtin for it that
+ * the other has, hence intrinsics. */
+INLINE void stream(float *to, vector v) {
+#if AXN_VECTOR_BYTES == 64
+  _mm512_stream_ps(to, (__m512)v);
+#elif AXN_VECTOR_BYTES == 32
+  _mm256_stream_ps(to, (__m256)v);
+#elif defined(__SSE__)
+  _mm_stream_ps(to, (__m128)v);
+#else
+  store(to, v);
+#endif
+}
+
+/* Streamed stores are weakly ordered; after this they are visible like any other. */
+static void finish_streams(void) {
+#if defined(__SSE__)
+  _mm_sfence();
+#endif
 }
 
 INLINE vector splat(float value) {
@@ -252,32 +276,38 @@ static void moments_of_columns(const axn_moments_block *block, axn_moments momen
 
 /* ---- apply ---- */
 
-static void apply_rows(const axn_apply_block *block) {
-  const float mean = block->mean[0];
-  for (int64_t r = 0; r < block->rows; r++) {
-    const float *x = block->x + r * block->row_stride;
-    float *y = block->y + r * block->row_stride;
-    const float multiplier = block->multiplier[r], offset = block->offset[r];
-    int64_t j = 0;
-    for (; j + WIDTH <= block->columns; j += WIDTH) {
-      store(y + j, (load(x + j) - mean) * multiplier + offset);
+/* One run of memory with the same factors. */
+INLINE void apply_run(const float *x, float *y, int64_t count, float mean, float multiplier,
+                      float offset, bool streams) {
+  int64_t i = 0;
+  if (streams) {
+    for (; i < count && (uintptr_t)(y + i) % sizeof(vector) != 0; i++) {
+      y[i] = (x[i] - mean) * multiplier + offset;
     }
-    for (; j < block->columns; j++) y[j] = (x[j] - mean) * multiplier + offset;
+    for (; i + WIDTH <= count; i += WIDTH) {
+      stream(y + i, (load(x + i) - mean) * multiplier + offset);
+    }
+  }
+  for (; i + WIDTH <= count; i += WIDTH) {
+    store(y + i, (load(x + i) - mean) * multiplier + offset);
+  }
+  for (; i < count; i++) y[i] = (x[i] - mean) * multiplier + offset;
+}
+
+static void apply_rows(const axn_apply_block *block) {
+  for (int64_t r = 0; r < block->rows; r++) {
+    const int64_t at = r * block->row_stride;
+    apply_run(block->x + at, block->y + at, block->columns, block->mean[0], block->multiplier[r],
+              block->offset[r], block->streams && block->columns >= STREAM_RUN);
   }
 }
 
 /* Every column a run of its own. */
 static void apply_long_columns(const axn_apply_block *block) {
   for (int64_t j = 0; j < block->columns; j++) {
-    const float *x = block->x + j * block->column_stride;
-    float *y = block->y + j * block->column_stride;
-    const float mean = block->mean[j], multiplier = block->multiplier[j];
-    const float offset = block->offset[j];
-    int64_t r = 0;
-    for (; r + WIDTH <= block->rows; r += WIDTH) {
-      store(y + r, (load(x + r) - mean) * multiplier + offset);
-    }
-    for (; r < block->rows; r++) y[r] = (x[r] - mean) * multiplier + offset;
+    const int64_t at = j * block->column_stride;
+    apply_run(block->x + at, block->y + at, block->rows, block->mean[j], block->multiplier[j],
+              block->offset[j], false);
   }
 }
 
@@ -298,23 +328,42 @@ static void apply_columns(const axn_apply_block *block) {
   }
 }
 
+INLINE vector weigh_vector(vector value, const float *scale, const float *shift) {
+  if (scale != NULL) value *= load(scale);
+  if (shift != NULL) value += load(shift);
+  return value;
+}
+
+INLINE float weigh_value(float value, const float *scale, const float *shift) {
+  if (scale != NULL) value *= *scale;
+  if (shift != NULL) value += *shift;
+  return value;
+}
+
 INLINE void apply_weights(const axn_apply_block *block, const float *scale, const float *shift) {
   const float mean = block->mean[0], multiplier = block->multiplier[0], offset = block->offset[0];
+  const int64_t step = scale != NULL, shift_step = shift != NULL, count = block->columns;
   for (int64_t r = 0; r < block->rows; r++) {
     const float *x = block->x + r * block->row_stride;
     float *y = block->y + r * block->row_stride;
     int64_t j = 0;
-    for (; j + WIDTH <= block->columns; j += WIDTH) {
-      vector value = (load(x + j) - mean) * multiplier + offset;
-      if (scale != NULL) value *= load(scale + j);
-      if (shift != NULL) value += load(shift + j);
-      store(y + j, value);
+    if (block->streams && count >= STREAM_RUN) {
+      for (; j < count && (uintptr_t)(y + j) % sizeof(vector) != 0; j++) {
+        y[j] = weigh_value((x[j] - mean) * multiplier + offset, scale + j * step,
+                           shift + j * shift_step);
+      }
+      for (; j + WIDTH <= count; j += WIDTH) {
+        stream(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset, scale + j * step,
+                                   shift + j * shift_step));
+      }
     }
-    for (; j < block->columns; j++) {
-      float value = (x[j] - mean) * multiplier + offset;
-      if (scale != NULL) value *= scale[j];
-      if (shift != NULL) value += shift[j];
-      y[j] = value;
+    for (; j + WIDTH <= count; j += WIDTH) {
+      store(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset, scale + j * step,
+                                shift + j * shift_step));
+    }
+    for (; j < count; j++) {
+      y[j] = weigh_value((x[j] - mean) * multiplier + offset, scale + j * step,
+                         shift + j * shift_step);
     }
   }
 }
@@ -489,58 +538,80 @@ static void gradient_sums_of_columns(const axn_gradient_block *block, axn_gradie
 
 /* ---- gradient of x ---- */
 
-INLINE void gradient_with(const axn_gradient_block *block, const float *scale, bool per_row) {
-  const float mean = block->mean[0], rstd = block->rstd[0];
-  const float from_value = block->from_value[0], constant = block->constant[0];
-  for (int64_t r = 0; r < block->rows; r++) {
-    const int64_t row = r * block->row_stride;
-    const float *x = block->x + row, *grad_y = block->grad_y + row;
-    float *grad_x = block->grad_x + row;
-    const float from_gradient = block->from_gradient[per_row ? r : 0];
-    int64_t j = 0;
-    for (; j + WIDTH <= block->columns; j += WIDTH) {
-      vector g = load(grad_y + j) * from_gradient;
-      if (scale != NULL) g *= load(scale + j);
-      store(grad_x + j, g + ((load(x + j) - mean) * rstd * from_value + constant));
+typedef struct run_factors {
+  float mean, rstd, from_gradient, from_value, constant;
+} run_factors;
+
+INLINE run_factors factors_at(const axn_gradient_block *block, int64_t statistic, int64_t line) {
+  return (run_factors){block->mean[statistic], block->rstd[statistic], block->from_gradient[line],
+                       block->from_value[statistic], block->constant[statistic]};
+}
+
+INLINE vector gradient_of_vector(const float *x, const float *grad_y, const float *scale,
+                                 const run_factors *f) {
+  vector g = load(grad_y) * f->from_gradient;
+  if (scale != NULL) g *= load(scale);
+  return g + ((load(x) - f->mean) * f->rstd * f->from_value + f->constant);
+}
+
+INLINE float gradient_of_value(const float *x, const float *grad_y, const float *scale,
+                               const run_factors *f) {
+  float g = *grad_y * f->from_gradient;
+  if (scale != NULL) g *= *scale;
+  return g + ((*x - f->mean) * f->rstd * f->from_value + f->constant);
+}
+
+/* One run of memory with the same factors; `scale` may be null. */
+INLINE void gradient_of_run(const float *x, const float *grad_y, const float *scale, float *grad_x,
+                            int64_t count, run_factors f, bool streams) {
+  const int64_t step = scale != NULL;
+  int64_t i = 0;
+  if (streams) {
+    for (; i < count && (uintptr_t)(grad_x + i) % sizeof(vector) != 0; i++) {
+      grad_x[i] = gradient_of_value(x + i, grad_y + i, scale + i * step, &f);
     }
-    for (; j < block->columns; j++) {
-      float g = grad_y[j] * from_gradient;
-      if (scale != NULL) g *= scale[j];
-      grad_x[j] = g + ((x[j] - mean) * rstd * from_value + constant);
+    for (; i + WIDTH <= count; i += WIDTH) {
+      stream(grad_x + i, gradient_of_vector(x + i, grad_y + i, scale + i * step, &f));
     }
+  }
+  for (; i + WIDTH <= count; i += WIDTH) {
+    store(grad_x + i, gradient_of_vector(x + i, grad_y + i, scale + i * step, &f));
+  }
+  for (; i < count; i++) {
+    grad_x[i] = gradient_of_value(x + i, grad_y + i, scale + i * step, &f);
   }
 }
 
 static void gradient_of_rows(const axn_gradient_block *block) {
-  gradient_with(block, NULL, true);
+  const bool streams = block->streams && block->columns >= STREAM_RUN;
+  for (int64_t r = 0; r < block->rows; r++) {
+    const int64_t at = r * block->row_stride;
+    gradient_of_run(block->x + at, block->grad_y + at, NULL, block->grad_x + at, block->columns,
+                    factors_at(block, 0, r), streams);
+  }
 }
 
 static void gradient_weighted(const axn_gradient_block *block) {
-  if (block->scale != NULL) {
-    gradient_with(block, block->scale, false);
-  } else {
-    gradient_with(block, NULL, false);
+  const bool streams = block->streams && block->columns >= STREAM_RUN;
+  const run_factors factors = factors_at(block, 0, 0);
+  for (int64_t r = 0; r < block->rows; r++) {
+    const int64_t at = r * block->row_stride;
+    const float *x = block->x + at, *grad_y = block->grad_y + at;
+    if (block->scale != NULL) {
+      gradient_of_run(x, grad_y, block->scale, block->grad_x + at, block->columns, factors,
+                      streams);
+    } else {
+      gradient_of_run(x, grad_y, NULL, block->grad_x + at, block->columns, factors, streams);
+    }
   }
 }
 
 /* Every column a run of its own. */
 static void gradient_of_long_columns(const axn_gradient_block *block) {
   for (int64_t j = 0; j < block->columns; j++) {
-    const int64_t column = j * block->column_stride;
-    const float *x = block->x + column, *grad_y = block->grad_y + column;
-    float *grad_x = block->grad_x + column;
-    const float mean = block->mean[j], rstd = block->rstd[j];
-    const float from_gradient = block->from_gradient[j];
-    const float from_value = block->from_value[j], constant = block->constant[j];
-    int64_t r = 0;
-    for (; r + WIDTH <= block->rows; r += WIDTH) {
-      const vector e = (load(x + r) - mean) * rstd;
-      store(grad_x + r, load(grad_y + r) * from_gradient + (e * from_value + constant));
-    }
-    for (; r < block->rows; r++) {
-      const float e = (x[r] - mean) * rstd;
-      grad_x[r] = grad_y[r] * from_gradient + (e * from_value + constant);
-    }
+    const int64_t at = j * block->column_stride;
+    gradient_of_run(block->x + at, block->grad_y + at, NULL, block->grad_x + at, block->rows,
+                    factors_at(block, j, j), false);
   }
 }
 
@@ -610,4 +681,5 @@ const axn_kernels AXN_KERNELS = {
                  [AXN_FORM_COLUMNS] = gradient_of_columns,
                  [AXN_FORM_WEIGHTED] = gradient_weighted},
     .parameters = parameters,
+    .finish_streams = finish_streams,
 };

@@ -39,6 +39,7 @@ typedef struct axn_apply_block {
   const float *offset;     /* likewise */
   const float *scale;      /* weighted only, per column; null: 1 */
   const float *shift;      /* weighted only, per column; null: 0 */
+  bool streams;            /* y will not stay in cache, so it is not to go there */
 } axn_apply_block;
 
 /* Sums for the backward pass, where e = (x - mean) * rstd and g = grad_y * scale. */
@@ -60,6 +61,7 @@ typedef struct axn_gradient_block {
   const float *from_gradient; /* rows: per row; columns: per column; weighted: [0] */
   const float *from_value;    /* [0] or per column */
   const float *constant;      /* [0] or per column */
+  bool streams;               /* grad_x will not stay in cache, so it is not to go there */
 } axn_gradient_block;
 
 /* Gradients of scale and shift, one parameter per column; each row has a statistic of its own. */
@@ -94,6 +96,7 @@ typedef struct axn_kernels {
   axn_gradient_sums_kernel *gradient_sums[AXN_FORM_COUNT];
   axn_gradient_kernel *gradient[AXN_FORM_COUNT];
   axn_parameter_kernel *parameters;
+  void (*finish_streams)(void); /* due at the end of a task whose blocks stream */
 } axn_kernels;
 
 extern const axn_kernels axn_kernels_baseline, axn_kernels_avx2, axn_kernels_avx512;
