@@ -61,20 +61,11 @@ static void finish_streams(void) {
 #endif
 }
 
-INLINE vector splat(float value) {
-  return value - (vector){0};
-}
-
 /* The first `count` of a vector, the others `pad`. */
 INLINE vector load_some(const float *from, int64_t count, float pad) {
   float values[WIDTH];
   for (int i = 0; i < WIDTH; i++) values[i] = i < count ? from[i] : pad;
   return load(values);
-}
-
-INLINE vector load_lane_part(const float *from, int64_t left, float pad) {
-  if (left >= WIDTH) return load(from);
-  return left > 0 ? load_some(from, left, pad) : splat(pad);
 }
 
 INLINE void clear(vector lanes[PARTS]) {
@@ -180,10 +171,19 @@ enum {
   GROUP_PARTS = GROUP / HALF
 };
 
+/* gcc 12 makes two conversions and an insertion of __builtin_convertvector; hence intrinsics. */
 INLINE wide_vector load_wide(const float *from) {
+#if AXN_VECTOR_BYTES == 64
+  return (wide_vector)_mm512_cvtps_pd(_mm256_loadu_ps(from));
+#elif AXN_VECTOR_BYTES == 32
+  return (wide_vector)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#elif defined(__SSE2__)
+  return (wide_vector)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)from)));
+#else
   half_vector narrow;
   memcpy(&narrow, from, sizeof narrow);
   return __builtin_convertvector(narrow, wide_vector);
+#endif
 }
 
 /* Mean and M2 from sums about a shift. */
@@ -390,63 +390,70 @@ INLINE void widen_add(double totals[WIDTH], vector values) {
   for (int i = 0; i < WIDTH; i++) totals[i] += (double)narrow[i];
 }
 
-typedef struct gradient_lanes {
-  vector centred[PARTS], gradient[PARTS], product[PARTS];
-} gradient_lanes;
-
-typedef struct gradient_totals {
-  double centred[LANES], gradient[LANES], product[LANES];
-} gradient_totals;
-
-INLINE void flush_gradients(gradient_lanes *lanes, gradient_totals *totals) {
-  flush(lanes->centred, totals->centred);
-  flush(lanes->gradient, totals->gradient);
-  flush(lanes->product, totals->product);
+/* One round of the lanes; `scale` may be null. */
+INLINE void add_round(vector centred[PARTS], vector gradient[PARTS], vector product[PARTS],
+                      const float *x, const float *grad_y, const float *scale, float mean,
+                      float rstd) {
+  for (int p = 0; p < PARTS; p++) {
+    const vector e = (load(x + p * WIDTH) - mean) * rstd;
+    vector g = load(grad_y + p * WIDTH);
+    if (scale != NULL) g *= load(scale + p * WIDTH);
+    centred[p] += e;
+    gradient[p] += g;
+    product[p] += g * e;
+  }
 }
 
-/* One round of the lanes from `at` on; `left` values of the row remain. */
-INLINE void add_gradients(gradient_lanes *lanes, const axn_gradient_block *block, const float *x,
-                          const float *grad_y, const float *scale, int64_t left) {
-  const float mean = block->mean[0], rstd = block->rstd[0];
-  for (int p = 0; p < PARTS; p++) {
-    const int64_t at = p * WIDTH;
-    const vector e = (load_lane_part(x + at, left - at, mean) - mean) * rstd;
-    vector g = load_lane_part(grad_y + at, left - at, 0);
-    if (scale != NULL) g *= load_lane_part(scale + at, left - at, 0);
-    lanes->centred[p] += e;
-    lanes->gradient[p] += g;
-    lanes->product[p] += g * e;
-  }
+/* The first `count` of a round, the others `pad`. */
+INLINE void pad_round(float round[LANES], const float *from, int64_t count, float pad) {
+  for (int i = 0; i < LANES; i++) round[i] = i < count ? from[i] : pad;
 }
 
 INLINE void sum_gradients(const axn_gradient_block *block, const float *scale,
                           axn_gradient_sums sums) {
-  gradient_lanes lanes;
-  gradient_totals totals = {{0}, {0}, {0}};
-  int terms = 0;
-  clear(lanes.centred);
-  clear(lanes.gradient);
-  clear(lanes.product);
+  const float mean = block->mean[0], rstd = block->rstd[0];
+  const int64_t step = scale != NULL ? LANES : 0;
+  double centres[LANES] = {0}, gradients[LANES] = {0}, products[LANES] = {0};
+  vector centred[PARTS], gradient[PARTS], product[PARTS];
+  int64_t budget = TERMS;
+  clear(centred);
+  clear(gradient);
+  clear(product);
   for (int64_t r = 0; r < block->rows; r++) {
-    const int64_t start = r * block->row_stride;
-    for (int64_t j = 0; j < block->columns; j += LANES) {
-      const int64_t left = block->columns - j;
-      const float *weights = scale != NULL ? scale + j : NULL;
-      const float *x = block->x + start + j, *grad_y = block->grad_y + start + j;
-      if (left >= LANES) {
-        add_gradients(&lanes, block, x, grad_y, weights, LANES);
-      } else {
-        add_gradients(&lanes, block, x, grad_y, weights, left);
+    const float *x = block->x + r * block->row_stride;
+    const float *grad_y = block->grad_y + r * block->row_stride, *weights = scale;
+    int64_t left = block->columns;
+    while (left > 0) {
+      for (; left >= LANES && budget > 0; left -= LANES, budget--) {
+        add_round(centred, gradient, product, x, grad_y, weights, mean, rstd);
+        x += LANES;
+        grad_y += LANES;
+        weights += step;
       }
-      if (++terms < TERMS) continue;
-      flush_gradients(&lanes, &totals);
-      terms = 0;
+      if (left > 0 && budget > 0) {
+        /* The pad is the mean, and 0, so that lanes without a value add nothing. */
+        float rest_x[LANES], rest_grad_y[LANES], rest_scale[LANES];
+        pad_round(rest_x, x, left, mean);
+        pad_round(rest_grad_y, grad_y, left, 0);
+        if (scale != NULL) pad_round(rest_scale, weights, left, 0);
+        add_round(centred, gradient, product, rest_x, rest_grad_y,
+                  scale != NULL ? rest_scale : NULL, mean, rstd);
+        left = 0;
+        budget--;
+      }
+      if (budget > 0) continue;
+      flush(centred, centres);
+      flush(gradient, gradients);
+      flush(product, products);
+      budget = TERMS;
     }
   }
-  flush_gradients(&lanes, &totals);
-  *sums.centred = add_lanes(totals.centred);
-  *sums.gradient = add_lanes(totals.gradient);
-  *sums.product = add_lanes(totals.product);
+  flush(centred, centres);
+  flush(gradient, gradients);
+  flush(product, products);
+  *sums.centred = add_lanes(centres);
+  *sums.gradient = add_lanes(gradients);
+  *sums.product = add_lanes(products);
 }
 
 static void gradient_sums_of_rows(const axn_gradient_block *block, axn_gradient_sums sums) {
