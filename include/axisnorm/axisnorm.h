@@ -19,13 +19,21 @@
  * How to use it: fill an axn_desc, make a plan of it, run the plan on as many buffers as you like.
  *
  *     axn_desc desc = axn_desc_init();
- *     desc.norm = AXN_GROUP_NORM;  desc.groups = 32;
- *     desc.rank = 4;  desc.shape[0] = n;  desc.shape[1] = c;  desc.shape[2] = h;  desc.shape[3] =
- * w; axn_plan *plan; axn_status status = axn_plan_create(&plan, &desc, NULL);
+ *     desc.norm = AXN_GROUP_NORM;
+ *     desc.groups = 32;
+ *     desc.rank = 4;
+ *     desc.shape[0] = n;
+ *     desc.shape[1] = c;
+ *     desc.shape[2] = h;
+ *     desc.shape[3] = w;
+ *     axn_plan *plan;
+ *     axn_status status = axn_plan_create(&plan, &desc, NULL);
  *
  *     axn_training_args args = axn_training_init();
- *     args.x = x;  args.y = y;
- *     args.workspace = buffer;  args.workspace_size = size;     (axn_plan_describe tells the size)
+ *     args.x = x;
+ *     args.y = y;
+ *     args.workspace = buffer;        axn_plan_describe() tells the size
+ *     args.workspace_size = size;
  *     status = axn_forward_training(plan, &args, NULL);
  *
  * Ownership: the library owns plans alone. Every buffer is the caller's, in a run nothing is
@@ -71,7 +79,8 @@ typedef enum axn_status {
   AXN_ERROR_GROUPS = 6,          /* groups below 1, or that do not divide the channels */
   AXN_ERROR_AXIS = 7,            /* an axis that the tensor does not have */
   AXN_ERROR_EPSILON = 8,         /* epsilon not a finite number above 0 */
-  AXN_ERROR_MOMENTUM = 9,        /* momentum outside 0 to 1 and not AXN_MOMENTUM_CUMULATIVE */
+  AXN_ERROR_MOMENTUM = 9,        /* momentum outside 0 to 1 and not AXN_MOMENTUM_CUMULATIVE, or a
+                                    negative batch count */
   AXN_ERROR_THREADS = 10,        /* a negative thread count */
   AXN_ERROR_ISA = 11,            /* an instruction set that this machine or build lacks */
   AXN_ERROR_MEMORY = 12,         /* the plan could not be allocated */
@@ -207,7 +216,8 @@ typedef struct axn_plan_info {
   int64_t values_per_statistic; /* elements of x that share one pair; 0 where N is 0 */
   int64_t parameters;           /* elements of scale and of shift */
   int64_t running_statistics;   /* elements of running_mean; 0 where the norm keeps none */
-  int64_t values_per_task;      /* elements of the smallest piece that one thread takes */
+  int64_t values_per_task;      /* elements of a block, the smallest piece of work; it can cover
+                                   several statistics side by side */
   uint32_t reduced_axes;        /* bit k set: axis k of N, C, spatial is reduced, or a part of it */
   int split_axis;               /* the axis cut into groups first, or -1 */
   int64_t split_groups;         /* into how many */
@@ -252,7 +262,8 @@ typedef struct axn_training_args {
   void *rstd;         /* optional output, for axn_backward */
   void *running_mean; /* optional, updated; batch and instance only, both or neither */
   void *running_variance;
-  int64_t *batch_count; /* optional, incremented; due with AXN_MOMENTUM_CUMULATIVE */
+  int64_t
+      *batch_count; /* optional, batches so far, incremented; due with AXN_MOMENTUM_CUMULATIVE */
   void *workspace;
   size_t workspace_size;
   int threads;

@@ -2,6 +2,7 @@
 /* Backward: the schedule, and the gradient of x. */
 #include "backward.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "arguments.h"
@@ -46,19 +47,22 @@ typedef struct gradient_factors {
       constant[AXN_BLOCK_COLUMNS];
 } gradient_factors;
 
-static void find_factors(const axn_backward_run *run, const axn_place *unit, const axn_place *at,
+/* False where float32 does not hold a factor. */
+static bool find_factors(const axn_backward_run *run, const axn_place *unit, const axn_place *at,
                          const axn_unit_statistics *statistics, gradient_factors *factors) {
   const axn_geometry *geometry = run->geometry;
   const axn_gradient_sums means = axn_means_of(run, unit);
+  bool finite = true;
   for (int64_t j = 0; j < unit->columns; j++) {
     const double rstd = (double)statistics->rstd[j];
     factors->from_value[j] = (float)(-rstd * means.product[j]);
     factors->constant[j] =
         (float)(rstd * (means.centred[j] * means.product[j] - means.gradient[j]));
+    finite &= isfinite(factors->from_value[j]) && isfinite(factors->constant[j]);
   }
   if (geometry->form == AXN_FORM_WEIGHTED) {
     factors->from_gradient[0] = statistics->rstd[0];
-    return;
+    return finite;
   }
   const bool columns = geometry->form == AXN_FORM_COLUMNS;
   const int64_t count = columns ? at->columns : at->rows;
@@ -67,7 +71,9 @@ static void find_factors(const axn_backward_run *run, const axn_place *unit, con
     const double rstd = (double)statistics->rstd[columns ? i : 0];
     const int64_t parameter = unit->parameter + at->parameter + i * stride;
     factors->from_gradient[i] = (float)(rstd * axn_scale_at(run, parameter));
+    finite &= (bool)isfinite(factors->from_gradient[i]);
   }
+  return finite;
 }
 
 /* Constant statistics: grad_x = grad_y * rstd * scale, which is an apply with mean and offset 0. */
@@ -106,7 +112,9 @@ static void gradient_column_by_column(const axn_backward_run *run, const axn_pla
                                       const axn_unit_statistics *statistics,
                                       const axn_gradient_block *block) {
   for (int64_t j = 0; j < block->columns; j++) {
-    if (axn_needs_wide(statistics->exact_rstd[j])) {
+    const bool usable = isfinite(block->from_gradient[j]) && isfinite(block->from_value[j]) &&
+                        isfinite(block->constant[j]);
+    if (!usable || axn_needs_wide((double)statistics->mean[j], statistics->exact_rstd[j])) {
       gradient_wide(run, unit, statistics, block, j);
       continue;
     }
@@ -135,10 +143,10 @@ static void gradient_of_block(const axn_backward_run *run, const axn_place *unit
   block.from_value = factors.from_value;
   block.constant = factors.constant;
   block.streams = run->streams;
-  find_factors(run, unit, &at, statistics, &factors);
+  const bool finite = find_factors(run, unit, &at, statistics, &factors);
   if (run->frozen) {
     apply_frozen(run, &block);
-  } else if (!statistics->wide) {
+  } else if (finite && !statistics->wide) {
     run->plan->kernels->gradient[geometry->form](&block);
   } else if (geometry->form == AXN_FORM_COLUMNS) {
     gradient_column_by_column(run, unit, statistics, &block);

@@ -2,19 +2,18 @@
 /*
  * The rooms of the backward pass, and the run that goes through them.
  *
-With e = (x - mean) * rstd and g = grad_y * scale, a statistic needs the
- * sums of e, g and g * e over its values, and then
+ * With e = (x - mean) * rstd and g = grad_y * scale, a statistic needs the sums of e, g and g * e over
+ * its values, and then
  *
  *     grad_x = rstd * (g - mean(g) - (e - mean(e)) * mean(g * (e - mean(e))))
  *
- * mean(e) is what the mean, saved as float, was off by; the first pass recovers it. The gradients
- * of scale and shift are sums of grad_y * (e - mean(e)) and of grad_y over all that share a
- * parameter:
+ * mean(e) is what the mean, saved as float, was off by; the first pass recovers it. The gradients of
+ * scale and shift are sums of grad_y * (e - mean(e)) and of grad_y over all that share a parameter:
  *
  * - where a parameter stays the same along the columns or has one of its own per column, they fall
  *   out of the first pass, as *segments*: a unit's sums for one parameter;
- * - where it changes along the columns of one statistic (layer normalization per element), a pass
- * of its own sums down the columns, before grad_x may overwrite grad_y.
+ * - where it changes along the columns of one statistic (layer normalization per element), a pass of
+ *   its own sums down the columns, before grad_x may overwrite grad_y.
  */
 #ifndef AXN_LIB_BACKWARD_H
 #define AXN_LIB_BACKWARD_H

@@ -2,6 +2,7 @@
 /* Backward: gradients of scale and shift. */
 #include "backward.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "moments.h"
@@ -49,12 +50,12 @@ static void read_row_statistics(const axn_backward_run *run, int64_t cell, int64
     statistics->mean[r] = run->mean[at];
     statistics->rstd[r] = run->rstd[at];
     statistics->centre[r] = (float)run->means.centred[at];
-    statistics->wide |= axn_needs_wide((double)run->rstd[at]);
+    statistics->wide |= axn_needs_wide((double)run->mean[at], (double)run->rstd[at]);
   }
 }
 
 static void parameters_row_by_row(const axn_backward_run *run, const axn_parameter_block *block,
-                                  int64_t cell, int64_t stride) {
+                                  int64_t cell, int64_t stride, bool all_wide) {
   for (int64_t r = 0; r < block->rows; r++) {
     axn_parameter_block row = *block;
     row.rows = 1;
@@ -63,7 +64,7 @@ static void parameters_row_by_row(const axn_backward_run *run, const axn_paramet
     row.mean += r;
     row.rstd += r;
     row.centre += r;
-    if (!axn_needs_wide((double)row.rstd[0])) {
+    if (!all_wide && !axn_needs_wide((double)row.mean[0], (double)row.rstd[0])) {
       run->plan->kernels->parameters(&row);
       continue;
     }
@@ -78,28 +79,57 @@ static void parameters_row_by_row(const axn_backward_run *run, const axn_paramet
   }
 }
 
-/* Parameters that change along the columns, so many at a time as a unit of theirs has. */
+/* The parameters of one unit of theirs; with `all_wide`, in float64 throughout. */
+static void sum_parameters(const axn_backward_run *run, const axn_place *unit, bool all_wide,
+                           double *scale, double *shift) {
+  const axn_nest *nest = &run->plan->parameter_blocks;
+  for (int64_t b = 0; b < nest->blocks; b++) {
+    const axn_place at = axn_block_at(nest, b, unit->columns);
+    const int64_t start = unit->tensor + at.tensor;
+    const int64_t cell = unit->parameter + at.parameter, stride = nest->row.parameter;
+    row_statistics statistics;
+    const axn_parameter_block block = {.x = run->x + start,
+                                       .grad_y = run->grad_y + start,
+                                       .rows = at.rows,
+                                       .columns = unit->columns,
+                                       .row_stride = nest->row.tensor,
+                                       .mean = statistics.mean,
+                                       .rstd = statistics.rstd,
+                                       .centre = statistics.centre,
+                                       .grad_scale = scale,
+                                       .grad_shift = shift};
+    read_row_statistics(run, cell, stride, at.rows, &statistics);
+    if (all_wide || statistics.wide) {
+      parameters_row_by_row(run, &block, cell, stride, all_wide);
+    } else {
+      run->plan->kernels->parameters(&block);
+    }
+  }
+}
+
+/* Puts the exact sums where the others are not finite: a few terms may have overflowed in float32 where
+ * the whole does not. True if there is any such sum, without `exact`. */
+static bool mend(double *sums, const double *exact, int64_t count) {
+  bool any = false;
+  for (int64_t i = 0; i < count; i++) {
+    if (isfinite(sums[i])) continue;
+    any = true;
+    if (exact != NULL) sums[i] = exact[i];
+  }
+  return any;
+}
+
 static void parameters_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  const axn_partition *partition = &run->plan->parameter_cells;
-  const axn_nest *nest = &run->plan->parameter_blocks;
   for (int64_t u = begin; u < end; u++) {
-    const axn_place unit = axn_unit_at(partition, u);
+    const axn_place unit = axn_unit_at(&run->plan->parameter_cells, u);
     double scale[AXN_BLOCK_COLUMNS] = {0}, shift[AXN_BLOCK_COLUMNS] = {0};
-    for (int64_t b = 0; b < nest->blocks; b++) {
-      const axn_place at = axn_block_at(nest, b, unit.columns);
-      const int64_t start = unit.tensor + at.tensor;
-      const int64_t cell = unit.parameter + at.parameter, stride = nest->row.parameter;
-      row_statistics statistics;
-      const axn_parameter_block block = {
-          run->x + start,  run->grad_y + start, at.rows,           unit.columns, nest->row.tensor,
-          statistics.mean, statistics.rstd,     statistics.centre, scale,        shift};
-      read_row_statistics(run, cell, stride, at.rows, &statistics);
-      if (statistics.wide) {
-        parameters_row_by_row(run, &block, cell, stride);
-      } else {
-        run->plan->kernels->parameters(&block);
-      }
+    sum_parameters(run, &unit, false, scale, shift);
+    if (mend(scale, NULL, unit.columns) || mend(shift, NULL, unit.columns)) {
+      double exact_scale[AXN_BLOCK_COLUMNS] = {0}, exact_shift[AXN_BLOCK_COLUMNS] = {0};
+      sum_parameters(run, &unit, true, exact_scale, exact_shift);
+      mend(scale, exact_scale, unit.columns);
+      mend(shift, exact_shift, unit.columns);
     }
     write_parameters(run, unit.cell, unit.columns, scale, shift);
   }

@@ -2,6 +2,7 @@
 /* Backward, first pass: the sums that a statistic and its parameters need. */
 #include "backward.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "moments.h"
@@ -22,7 +23,7 @@ void axn_read_statistics(const axn_backward_run *run, const axn_place *unit,
     statistics->exact_rstd[j] = rstd_at(run, unit->cell + j);
     statistics->mean[j] = mean_at(run, unit->cell + j);
     statistics->rstd[j] = axn_narrow_rstd(statistics->exact_rstd[j]);
-    statistics->wide |= axn_needs_wide(statistics->exact_rstd[j]);
+    statistics->wide |= axn_needs_wide((double)statistics->mean[j], statistics->exact_rstd[j]);
   }
 }
 
@@ -65,13 +66,20 @@ static int64_t lines_of(const axn_backward_run *run, const axn_place *at) {
   return geometry->rows_are_lines ? at->rows : 1;
 }
 
-static void sum_lines_in_float64(const axn_backward_run *run, const axn_unit_statistics *statistics,
-                                 const axn_gradient_block *block, int64_t lines,
-                                 axn_gradient_sums sums) {
+static void mend(double *sum, double exact, bool replace) {
+  if (replace || !isfinite(*sum)) *sum = exact;
+}
+
+/* Sums lines again in float64 whose statistic float32 does not hold, and single sums that a few terms
+ * may have made overflow; the others keep their bits. */
+static void mend_lines(const axn_backward_run *run, const axn_unit_statistics *statistics,
+                       const axn_gradient_block *block, int64_t lines, axn_gradient_sums sums) {
   const axn_geometry *geometry = run->geometry;
   for (int64_t i = 0; i < lines; i++) {
     const int64_t column = geometry->form == AXN_FORM_COLUMNS ? i : 0;
-    if (!axn_needs_wide(statistics->exact_rstd[column])) continue;
+    const bool replace =
+        axn_needs_wide((double)statistics->mean[column], statistics->exact_rstd[column]);
+    if (!replace && isfinite(sums.centred[i] + sums.gradient[i] + sums.product[i])) continue;
     axn_wide_block wide = axn_widen(run, &geometry->terms, statistics, block, column);
     if (geometry->form == AXN_FORM_WEIGHTED) wide.scale = block->scale;
     if (geometry->rows_are_lines) {
@@ -79,7 +87,11 @@ static void sum_lines_in_float64(const axn_backward_run *run, const axn_unit_sta
       wide.x += i * block->row_stride;
       wide.grad_y += i * block->row_stride;
     }
-    axn_wide_gradient_sums(&wide, &sums.centred[i], &sums.gradient[i], &sums.product[i]);
+    double centred, gradient, product;
+    axn_wide_gradient_sums(&wide, &centred, &gradient, &product);
+    mend(&sums.centred[i], centred, replace);
+    mend(&sums.gradient[i], gradient, replace);
+    mend(&sums.product[i], product, replace);
   }
 }
 
@@ -113,9 +125,7 @@ static void sum_block(const axn_backward_run *run, const axn_place *unit,
   } else {
     run->plan->kernels->gradient_sums[geometry->form](&block, sums);
   }
-  if (statistics->wide) {
-    sum_lines_in_float64(run, statistics, &block, lines_of(run, &at), sums);
-  }
+  mend_lines(run, statistics, &block, lines_of(run, &at), sums);
 }
 
 static void clear_doubles(double *values, int64_t count) {

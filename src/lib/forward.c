@@ -4,6 +4,7 @@
  * cache; where there are fewer units than threads, all threads sum blocks of the same units, then
  * all apply. Both ways merge the same blocks in the same order.
  */
+#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -163,7 +164,7 @@ static void prepare_unit(const forward_run *run, const axn_place *unit, unit_tra
     transform->rstd[j] = axn_rstd(variance, run->plan->desc.epsilon);
     transform->mean_high[j] = (float)mean;
     transform->mean_low[j] = mean - (double)transform->mean_high[j];
-    transform->wide |= axn_needs_wide(transform->rstd[j]);
+    transform->wide |= axn_needs_wide(mean, transform->rstd[j]);
   }
 }
 
@@ -175,14 +176,16 @@ static const float *from(const float *values, int64_t at) {
   return values != NULL ? values + at : NULL;
 }
 
-/* Multiplier and offset of column or row i: scale, shift and the low part of the mean folded in. */
-static void fold(const forward_run *run, const unit_transform *transform, int64_t column,
+/* Multiplier and offset of column or row i: scale, shift and the low part of the mean folded in.
+ * False where float32 does not hold them. */
+static bool fold(const forward_run *run, const unit_transform *transform, int64_t column,
                  int64_t parameter, float *multiplier, float *offset) {
   const double factor = transform->rstd[column] * value_or(run->scale, parameter, 1);
   *multiplier = (float)factor;
   /* The rounded multiplier, as it is what the rest of the mean meets in the kernel. */
   *offset = (float)(value_or(run->shift, parameter, 0) -
                     transform->mean_low[column] * (double)*multiplier);
+  return isfinite(*multiplier) && isfinite(*offset);
 }
 
 static void apply_wide(const forward_run *run, const unit_transform *transform,
@@ -208,7 +211,8 @@ static void apply_column_by_column(const forward_run *run, const unit_transform 
                                    const axn_apply_block *block, int64_t parameter) {
   const int64_t stride = run->geometry->apply.column.parameter;
   for (int64_t j = 0; j < block->columns; j++) {
-    if (axn_needs_wide(transform->rstd[j])) {
+    const bool folded = isfinite(block->multiplier[j]) && isfinite(block->offset[j]);
+    if (!folded || axn_needs_wide(transform->mean[j], transform->rstd[j])) {
       apply_wide(run, transform, block, j, parameter + j * stride);
       continue;
     }
@@ -241,13 +245,10 @@ static void apply_block(const forward_run *run, const axn_place *unit,
                            .offset = offset,
                            .streams = run->streams};
   const bool columns = geometry->form == AXN_FORM_COLUMNS;
-  axn_form form = geometry->form;
-  if (!columns && transform->wide) {
-    apply_wide(run, transform, &block, 0, parameter);
-    return;
-  }
-  if (form == AXN_FORM_WEIGHTED) {
+  bool wide = transform->wide;
+  if (geometry->form == AXN_FORM_WEIGHTED) {
     multiplier[0] = (float)transform->rstd[0];
+    /* The rounded multiplier, as it is what the rest of the mean meets in the kernel. */
     offset[0] = (float)(-transform->mean_low[0] * (double)multiplier[0]);
     block.scale = from(run->scale, parameter);
     block.shift = from(run->shift, parameter);
@@ -255,13 +256,16 @@ static void apply_block(const forward_run *run, const axn_place *unit,
     const int64_t count = columns ? at.columns : at.rows;
     const int64_t stride = columns ? nest->column.parameter : nest->row.parameter;
     for (int64_t i = 0; i < count; i++) {
-      fold(run, transform, columns ? i : 0, parameter + i * stride, &multiplier[i], &offset[i]);
+      wide |= !fold(run, transform, columns ? i : 0, parameter + i * stride, &multiplier[i],
+                    &offset[i]);
     }
   }
-  if (columns && transform->wide) {
+  if (!wide) {
+    run->plan->kernels->apply[geometry->form](&block);
+  } else if (columns) {
     apply_column_by_column(run, transform, &block, parameter);
   } else {
-    run->plan->kernels->apply[form](&block);
+    apply_wide(run, transform, &block, 0, parameter);
   }
 }
 

@@ -23,10 +23,11 @@ static inline float axn_narrow_rstd(double value) {
   return value > (double)FLT_MAX ? FLT_MAX : (float)value;
 }
 
-/* True where float32 arithmetic could overflow or vanish for values with this rstd, and float64 has
- * to take its place. */
-static inline bool axn_needs_wide(double rstd) {
-  return rstd < 0x1p-60 || rstd > 0x1p60;
+/* True where float32 could overflow or vanish on the way from values of such statistics to results
+ * that it can hold, and float64 has to take its place: x - mean, its product with rstd. Where a
+ * statistic is not finite there is nothing to save. */
+static inline bool axn_needs_wide(double mean, double rstd) {
+  return rstd < 0x1p-60 || rstd > 0x1p60 || (fabs(mean) > 0x1p100 && isfinite(mean));
 }
 
 #endif

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The same arithmetic in float64, element by element, for statistics whose range float32 cannot
- * hold: values whose differences overflow, or whose rstd does. Rare,
- * so plain C; one statistic at a time.
+ * The same arithmetic in float64, element by element, for what float32 has no room for: values whose
+ * differences overflow, an rstd or factors that do. Rare, so plain C; one statistic at a time.
  */
 #ifndef AXN_LIB_WIDE_H
 #define AXN_LIB_WIDE_H
