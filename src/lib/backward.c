@@ -24,7 +24,7 @@ static int64_t block_doubles(const axn_geometry *geometry) {
 
 int64_t axn_backward_doubles(const axn_plan *plan, const axn_geometry *geometry) {
   return 3 * geometry->partition.cells + 2 * segment_doubles(geometry) + 2 * plan->parameters +
-         block_doubles(geometry);
+         block_doubles(geometry) + axn_band_doubles(plan);
 }
 
 static void place_workspace(axn_backward_run *run, void *workspace) {
@@ -36,7 +36,8 @@ static void place_workspace(axn_backward_run *run, void *workspace) {
   run->segment_shift = run->segment_scale + segments;
   run->parameter_scale = run->segment_shift + segments;
   run->parameter_shift = run->parameter_scale + parameters;
-  run->blocks = run->parameter_shift + parameters;
+  run->bands = run->parameter_shift + parameters;
+  run->blocks = run->bands + axn_band_doubles(run->plan);
 }
 
 /* ---- second pass: gradient of x ---- */
@@ -155,8 +156,7 @@ static void gradient_of_block(const axn_backward_run *run, const axn_place *unit
   }
 }
 
-/* The blocks from `begin` to `end`, counted through all units. */
-static void gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64_t end) {
+void axn_gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64_t end) {
   const int64_t blocks = run->geometry->apply.blocks;
   axn_unit_statistics statistics;
   axn_place unit = {0};
@@ -171,7 +171,7 @@ static void gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64
 
 static void gradient_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  gradient_of_blocks(run, begin, end);
+  axn_gradient_of_blocks(run, begin, end);
   run->plan->kernels->finish_streams();
 }
 
@@ -182,7 +182,7 @@ static void whole_units_task(void *data, int64_t begin, int64_t end) {
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
     axn_sum_gradients(run, &unit, u);
-    gradient_of_blocks(run, u * blocks, (u + 1) * blocks);
+    axn_gradient_of_blocks(run, u * blocks, (u + 1) * blocks);
   }
   run->plan->kernels->finish_streams();
 }
@@ -195,6 +195,10 @@ static void run_backward(axn_backward_run *run) {
   const axn_partition *partition = &geometry->partition;
   const bool parameters = run->grad_scale != NULL || run->grad_shift != NULL;
   const bool own_pass = parameters && geometry->form == AXN_FORM_WEIGHTED;
+  if (own_pass && run->plan->bands > 0) {
+    axn_backward_in_bands(run);
+    return;
+  }
   const bool sums = parameters || !run->frozen;
   const bool fused = sums && run->grad_x != NULL && !own_pass &&
                      !axn_split_units(&run->runner, partition, &geometry->terms);

@@ -36,6 +36,7 @@ typedef struct axn_backward_run {
   double *segment_scale, *segment_shift;     /* per unit, segment and column */
   double *parameter_scale, *parameter_shift; /* per parameter, summed over segments */
   double *blocks;                            /* sums of blocks, where units are split */
+  double *bands;                             /* sums of bands, where there are such */
   bool streams;                              /* grad_x goes past the caches */
 } axn_backward_run;
 
@@ -70,6 +71,27 @@ void axn_parameters_from_segments(const axn_backward_run *run);
 
 /* or down the columns, where parameters change along the columns of one statistic. */
 void axn_parameters_down_columns(axn_backward_run *run);
+
+/* Rows that have a statistic each and share their parameters, one per column. */
+typedef struct axn_parameter_rows {
+  int64_t tensor, cell; /* of the first */
+  int64_t rows, columns, row_stride, cell_stride;
+} axn_parameter_rows;
+
+/* Adds what the rows give to the gradients of their parameters; with `all_wide`, in float64. */
+void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_rows *rows,
+                            bool all_wide, double *scale, double *shift);
+
+/* Writes what the caller asked for of `count` parameters from `first` on. */
+void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t count,
+                          const double *scale, const double *shift);
+
+/* Second pass: the gradient of x in the blocks from `begin` to `end`, counted through all units. */
+void axn_gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64_t end);
+
+/* All of it at once, in bands of units; where the plan has such. */
+int64_t axn_band_doubles(const axn_plan *plan);
+void axn_backward_in_bands(axn_backward_run *run);
 
 static inline axn_gradient_sums axn_means_of(const axn_backward_run *run, const axn_place *unit) {
   return (axn_gradient_sums){run->means.centred + unit->cell, run->means.gradient + unit->cell,

@@ -7,8 +7,8 @@
 
 #include "moments.h"
 
-static void write_parameters(const axn_backward_run *run, int64_t first, int64_t count,
-                             const double *scale, const double *shift) {
+void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t count,
+                          const double *scale, const double *shift) {
   for (int64_t p = 0; p < count; p++) {
     if (run->grad_scale != NULL) run->grad_scale[first + p] = (float)scale[p];
     if (run->grad_shift != NULL) run->grad_shift[first + p] = (float)shift[p];
@@ -33,7 +33,7 @@ void axn_parameters_from_segments(const axn_backward_run *run) {
       }
     }
   }
-  write_parameters(run, 0, parameters, run->parameter_scale, run->parameter_shift);
+  axn_write_parameters(run, 0, parameters, run->parameter_scale, run->parameter_shift);
 }
 
 /* The statistics that the rows of a block belong to. */
@@ -79,31 +79,40 @@ static void parameters_row_by_row(const axn_backward_run *run, const axn_paramet
   }
 }
 
-/* The parameters of one unit of theirs; with `all_wide`, in float64 throughout. */
+void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_rows *rows,
+                            bool all_wide, double *scale, double *shift) {
+  row_statistics statistics;
+  const axn_parameter_block block = {.x = run->x + rows->tensor,
+                                     .grad_y = run->grad_y + rows->tensor,
+                                     .rows = rows->rows,
+                                     .columns = rows->columns,
+                                     .row_stride = rows->row_stride,
+                                     .mean = statistics.mean,
+                                     .rstd = statistics.rstd,
+                                     .centre = statistics.centre,
+                                     .grad_scale = scale,
+                                     .grad_shift = shift};
+  read_row_statistics(run, rows->cell, rows->cell_stride, rows->rows, &statistics);
+  if (all_wide || statistics.wide) {
+    parameters_row_by_row(run, &block, rows->cell, rows->cell_stride, all_wide);
+  } else {
+    run->plan->kernels->parameters(&block);
+  }
+}
+
+/* The parameters of one unit of theirs. */
 static void sum_parameters(const axn_backward_run *run, const axn_place *unit, bool all_wide,
                            double *scale, double *shift) {
   const axn_nest *nest = &run->plan->parameter_blocks;
   for (int64_t b = 0; b < nest->blocks; b++) {
     const axn_place at = axn_block_at(nest, b, unit->columns);
-    const int64_t start = unit->tensor + at.tensor;
-    const int64_t cell = unit->parameter + at.parameter, stride = nest->row.parameter;
-    row_statistics statistics;
-    const axn_parameter_block block = {.x = run->x + start,
-                                       .grad_y = run->grad_y + start,
-                                       .rows = at.rows,
-                                       .columns = unit->columns,
-                                       .row_stride = nest->row.tensor,
-                                       .mean = statistics.mean,
-                                       .rstd = statistics.rstd,
-                                       .centre = statistics.centre,
-                                       .grad_scale = scale,
-                                       .grad_shift = shift};
-    read_row_statistics(run, cell, stride, at.rows, &statistics);
-    if (all_wide || statistics.wide) {
-      parameters_row_by_row(run, &block, cell, stride, all_wide);
-    } else {
-      run->plan->kernels->parameters(&block);
-    }
+    const axn_parameter_rows rows = {.tensor = unit->tensor + at.tensor,
+                                     .cell = unit->parameter + at.parameter,
+                                     .rows = at.rows,
+                                     .columns = unit->columns,
+                                     .row_stride = nest->row.tensor,
+                                     .cell_stride = nest->row.parameter};
+    axn_add_parameter_rows(run, &rows, all_wide, scale, shift);
   }
 }
 
@@ -131,7 +140,7 @@ static void parameters_task(void *data, int64_t begin, int64_t end) {
       mend(scale, exact_scale, unit.columns);
       mend(shift, exact_shift, unit.columns);
     }
-    write_parameters(run, unit.cell, unit.columns, scale, shift);
+    axn_write_parameters(run, unit.cell, unit.columns, scale, shift);
   }
 }
 

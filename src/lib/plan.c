@@ -111,6 +111,7 @@ static void lay_out(axn_plan *plan) {
   plan->parameter_cells = axn_partition_of(&exchanged);
   plan->parameter_blocks = axn_nest_of(&plan->parameter_cells, AXN_ROWS_DIFFER);
   plan->parameters = plan->parameter_cells.cells;
+  plan->bands = axn_bands_of(plan);
   if (!plan->strategy->running_statistics) return;
   const axn_axis_list per_channel = axn_cell_per_parameter(&axes);
   plan->given = geometry_of(&per_channel);

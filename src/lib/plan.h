@@ -31,6 +31,7 @@ struct axn_plan {
   axn_geometry given;            /* cells are channels; only where `running` is not 0 */
   axn_partition parameter_cells; /* cells are parameters, for the gradients of scale and shift */
   axn_nest parameter_blocks;
+  int64_t bands; /* of units, for backward in one go; 0 where that is not the way */
 };
 
 /* Statistics that the tensor really has: none where N is 0 and a sample has its own. */
@@ -52,6 +53,9 @@ size_t axn_workspace_bytes(int64_t doubles);
 /* Doubles that a run over this geometry needs. */
 int64_t axn_forward_doubles(const axn_geometry *geometry);
 int64_t axn_backward_doubles(const axn_plan *plan, const axn_geometry *geometry);
+
+/* How many bands backward is cut into; see backward_bands.c. */
+int64_t axn_bands_of(const axn_plan *plan);
 
 /* Bytes that the public functions ask for. */
 size_t axn_training_bytes(const axn_plan *plan);

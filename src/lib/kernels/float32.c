@@ -72,11 +72,39 @@ INLINE void clear(vector lanes[PARTS]) {
   for (int p = 0; p < PARTS; p++) lanes[p] = (vector){0};
 }
 
+typedef double wide_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
+typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
+
+enum { HALF = WIDTH / 2 };
+
+/* gcc 12 makes two conversions and an insertion of __builtin_convertvector; hence intrinsics. */
+INLINE wide_vector load_wide(const float *from) {
+#if AXN_VECTOR_BYTES == 64
+  return (wide_vector)_mm512_cvtps_pd(_mm256_loadu_ps(from));
+#elif AXN_VECTOR_BYTES == 32
+  return (wide_vector)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#elif defined(__SSE2__)
+  return (wide_vector)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)from)));
+#else
+  half_vector narrow;
+  memcpy(&narrow, from, sizeof narrow);
+  return __builtin_convertvector(narrow, wide_vector);
+#endif
+}
+
+INLINE void widen_add(double totals[WIDTH], vector values) {
+  float narrow[WIDTH];
+  wide_vector total[2];
+  store(narrow, values);
+  memcpy(total, totals, sizeof total);
+  total[0] += load_wide(narrow);
+  total[1] += load_wide(narrow + HALF);
+  memcpy(totals, total, sizeof total);
+}
+
 /* Adds the lanes to float64 ones, and empties them. */
 INLINE void flush(vector lanes[PARTS], double totals[LANES]) {
-  float values[LANES];
-  for (int p = 0; p < PARTS; p++) store(values + p * WIDTH, lanes[p]);
-  for (int i = 0; i < LANES; i++) totals[i] += (double)values[i];
+  for (int p = 0; p < PARTS; p++) widen_add(totals + p * WIDTH, lanes[p]);
   clear(lanes);
 }
 
@@ -160,31 +188,13 @@ static void gather(const float *x, int64_t rows, int64_t columns, int64_t row_st
  * or nearly so, and their squares without overflow; the first value is part of the data and so no
  * further from the mean than a block's few thousand values leave digits for. With float32 sums the
  * statistics of a few values would cost more units in the last place than all else together. */
-typedef double wide_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
-typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
 
 enum {
-  HALF = WIDTH / 2,
   WIDE_LANES = 16,
   WIDE_PARTS = WIDE_LANES / HALF,
   GROUP = AXN_VECTOR_BYTES == 16 ? 8 : 16, /* columns whose sums stay in registers */
   GROUP_PARTS = GROUP / HALF
 };
-
-/* gcc 12 makes two conversions and an insertion of __builtin_convertvector; hence intrinsics. */
-INLINE wide_vector load_wide(const float *from) {
-#if AXN_VECTOR_BYTES == 64
-  return (wide_vector)_mm512_cvtps_pd(_mm256_loadu_ps(from));
-#elif AXN_VECTOR_BYTES == 32
-  return (wide_vector)_mm256_cvtps_pd(_mm_loadu_ps(from));
-#elif defined(__SSE2__)
-  return (wide_vector)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)from)));
-#else
-  half_vector narrow;
-  memcpy(&narrow, from, sizeof narrow);
-  return __builtin_convertvector(narrow, wide_vector);
-#endif
-}
 
 /* Mean and M2 from sums about a shift. */
 INLINE void finish_moments(double shift, double sum, double square, double count, double *mean,
@@ -382,12 +392,6 @@ static void apply_weighted(const axn_apply_block *block) {
 
 INLINE vector load_columns(const float *from, int64_t columns) {
   return columns == WIDTH ? load(from) : load_some(from, columns, 0);
-}
-
-INLINE void widen_add(double totals[WIDTH], vector values) {
-  float narrow[WIDTH];
-  store(narrow, values);
-  for (int i = 0; i < WIDTH; i++) totals[i] += (double)narrow[i];
 }
 
 /* One round of the lanes; `scale` may be null. */
