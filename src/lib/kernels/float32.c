@@ -6,9 +6,10 @@
  * Vectors are the compilers' own (gcc, clang): the sums need a fixed number of lanes that stay in
  * registers, which a plain loop over an array of lanes does not get from either compiler.
  *
- * Why every variant gives the same bits: element i of a row always goes to lane i mod LANES, lanes
- * are always flushed into float64 after TERMS additions and added up in one fixed tree, and nothing
- * is contracted into a fused multiply-add (-ffp-contract=off).
+ * Why every variant gives the same bits: the number of lanes is fixed, whatever the width of a vector
+ * (LANES, WIDE_LANES), and element i of a row always goes to lane i modulo that number; float32 lanes
+ * are always flushed into float64 after TERMS additions; lanes are added up in one fixed tree; and
+ * nothing is contracted into a fused multiply-add (-ffp-contract=off).
  */
 #include "kernels.h"
 
@@ -130,8 +131,7 @@ static double add_lanes(double totals[LANES]) {
 #define HIGH_HALVES(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
 #endif
 
-/* Transposes WIDTH vectors: interleaving the first half of them with the second log2(WIDTH) times.
- */
+/* Transposes WIDTH vectors: interleaves the first half of them with the second, log2(WIDTH) times. */
 INLINE void transpose(vector v[WIDTH]) {
   for (int round = 1; round < WIDTH; round *= 2) {
     vector next[WIDTH];
@@ -182,12 +182,12 @@ static void gather(const float *x, int64_t rows, int64_t columns, int64_t row_st
   }
 }
 
-/* ---- moments ---- */
-
-/* Float64 throughout, in one pass about the first value. It holds the differences of floats exactly
- * or nearly so, and their squares without overflow; the first value is part of the data and so no
- * further from the mean than a block's few thousand values leave digits for. With float32 sums the
- * statistics of a few values would cost more units in the last place than all else together. */
+/* ---- moments ----
+ *
+ * Float64 throughout, in one pass about the first value. It holds the differences of floats exactly or
+ * nearly so, and their squares without overflow; the first value is part of the data and so no further
+ * from the mean than a block's few thousand values leave digits for. With float32 sums the statistics
+ * of a few values would cost more units in the last place than all else together. */
 
 enum {
   WIDE_LANES = 16,
