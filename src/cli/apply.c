@@ -3,11 +3,12 @@
 #define _POSIX_C_SOURCE 200809L
 #include "commands.h"
 #include "npy.h"
-#include "prepare.h"
+#include "passes.h"
 #include "progress.h"
 #include "report.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -76,18 +77,12 @@ static enum outcome check_options(const struct options *o) {
   return outcome == DONE ? prepare_check_options(o) : outcome;
 }
 
-/* The axis, of N, C, spatial, that stands at a position of the file's shape. */
-static int axis_at(const axn_desc *desc, int position) {
-  if (desc->layout == AXN_CHANNELS_FIRST || position == 0) return position;
-  return position == desc->rank - 1 ? 1 : position + 1;
-}
-
 /* The extents, in the order of the file, of the axes that the plan reduces. */
 static void reduced_shape(const struct prepared *prepared, struct shape *shape) {
   const axn_desc *desc = &prepared->desc;
   shape->rank = 0;
   for (int position = 0; position < desc->rank; position++) {
-    int axis = axis_at(desc, position);
+    int axis = prepare_axis_at(desc, position);
     if ((prepared->info.reduced_axes >> axis & 1) != 0)
       shape->extents[shape->rank++] = desc->shape[axis];
   }
@@ -100,7 +95,7 @@ static void statistics_shape(const struct prepared *prepared, struct shape *shap
   const axn_desc *desc = &prepared->desc;
   shape->rank = 0;
   for (int position = 0; position < desc->rank; position++) {
-    int axis = axis_at(desc, position);
+    int axis = prepare_axis_at(desc, position);
     if (axis == info->split_axis)
       shape->extents[shape->rank++] = info->split_groups;
     else if ((info->reduced_axes >> axis & 1) == 0)
@@ -139,7 +134,11 @@ static enum outcome settle_parameters(struct apply *a) {
   struct shape shape = {.rank = desc.rank};
   memcpy(shape.extents, desc.shape, sizeof shape.extents);
   prepare_release(&a->prepared);
-  return prepare(&a->prepared, o, desc.norm, &shape, 0, AXN_PARAMETERS_PER_ELEMENT, o->input);
+  struct wanted wanted = {.norm = desc.norm,
+                          .shape = shape,
+                          .parameters = AXN_PARAMETERS_PER_ELEMENT,
+                          .source = {o->input, 0}};
+  return prepare(&a->prepared, o, &wanted);
 }
 
 static enum outcome read_shaped(const char *path, const struct shape *due, struct tensor *tensor) {
@@ -172,17 +171,29 @@ static enum outcome read_running(struct apply *a) {
   return outcome == DONE ? tensor_create_vector(&a->running_var, count, 1) : outcome;
 }
 
+/* What the mode and the input leave nothing to compute from. */
+static enum outcome check_computable(const struct options *o, const axn_plan_info *info) {
+  bool batch = o->norms.values[0] == AXN_BATCH_NORM;
+  if (o->mode == MODE_INFERENCE && o->running_mean == NULL && batch)
+    return message_misused("--running-mean", "missing: batch normalization in inference needs it");
+  if (wants_statistics(o) && info->elements == 0 && info->statistics > 0)
+    return message_failed(o->mean_output != NULL ? "--mean-output" : "--rstd-output",
+                          "the input has no samples, so its statistics have no values");
+  return DONE;
+}
+
 static enum outcome read_inputs(struct apply *a) {
   const struct options *o = a->options;
   enum outcome outcome = npy_read_file(o->input, &a->x);
   if (outcome != DONE) return outcome;
-  struct shape shape;
-  prepare_shape_from_file(&a->x.shape, o->layout, &shape);
-  outcome =
-      prepare(&a->prepared, o, o->norms.values[0], &shape, 0, AXN_PARAMETERS_PER_CHANNEL, o->input);
+  struct wanted wanted = {.norm = o->norms.values[0], .source = {o->input, 0}};
+  prepare_shape_from_file(&a->x.shape, o->layout, &wanted.shape);
+  outcome = prepare(&a->prepared, o, &wanted);
+  if (outcome == DONE) outcome = check_computable(o, &a->prepared.info);
   if (outcome == DONE && o->scale != NULL) outcome = npy_read_file(o->scale, &a->scale);
   if (outcome == DONE && o->shift != NULL) outcome = npy_read_file(o->shift, &a->shift);
   if (outcome == DONE) outcome = settle_parameters(a);
+  if (outcome == DONE) outcome = prepare_workspace(&a->prepared);
   if (outcome == DONE) outcome = read_running(a);
   if (outcome == DONE && wants_gradient(o))
     outcome = read_shaped(o->grad_output, &a->x.shape, &a->grad_output);
@@ -210,66 +221,46 @@ static enum outcome create_outputs(struct apply *a) {
   return outcome;
 }
 
-static axn_status run_forward_training(struct apply *a, axn_error *error) {
-  axn_training_args args = axn_training_init();
-  int64_t batch_count = 0;
-  args.x = a->x.data;
-  args.y = a->y.data;
-  args.scale = a->scale.data;
-  args.shift = a->shift.data;
-  args.mean = a->mean.data;
-  args.rstd = a->rstd.data;
-  if (updates_running(a->options)) {
-    args.running_mean = a->running_mean.data;
-    args.running_variance = a->running_var.data;
-    args.batch_count = &batch_count;
+/* Where each statistic has one value, that is the mean, and the variance is 0. Training refuses
+ * such a tensor, inference gives the shift. Statistics stand as the elements do. */
+static void single_value_statistics(struct apply *a) {
+  double rstd = 1 / sqrt(a->prepared.desc.epsilon);
+  for (int64_t i = 0; i < a->mean.count; i++) {
+    a->mean.data[i] = a->x.data[i];
+    a->rstd.data[i] = isfinite(a->x.data[i]) ? (float)rstd : NAN;
   }
-  args.workspace = a->prepared.workspace;
-  args.workspace_size = a->prepared.workspace_size;
-  return axn_forward_training(a->prepared.plan, &args, error);
 }
 
-static axn_status run_forward_inference(struct apply *a, axn_error *error) {
-  axn_inference_args args = axn_inference_init();
-  args.x = a->x.data;
-  args.y = a->y.data;
-  args.scale = a->scale.data;
-  args.shift = a->shift.data;
-  args.running_mean = a->running_mean.data;
-  args.running_variance = a->running_var.data;
-  args.workspace = a->prepared.workspace;
-  args.workspace_size = a->prepared.workspace_size;
-  return axn_forward_inference(a->prepared.plan, &args, error);
-}
-
-static axn_status run_backward(struct apply *a, axn_error *error) {
-  axn_backward_args args = axn_backward_init();
-  bool own = uses_own_statistics(a->options);
-  args.x = a->x.data;
-  args.grad_y = a->grad_output.data;
-  args.scale = a->scale.data;
-  args.mean = own ? a->mean.data : NULL;
-  args.rstd = own ? a->rstd.data : NULL;
-  args.running_mean = own ? NULL : a->running_mean.data;
-  args.running_variance = own ? NULL : a->running_var.data;
-  args.grad_x = a->grad_input.data;
-  args.grad_scale = a->grad_scale.data;
-  args.grad_shift = a->grad_shift.data;
-  args.workspace = a->prepared.workspace;
-  args.workspace_size = a->prepared.workspace_size;
-  return axn_backward(a->prepared.plan, &args, error);
+/* Inference from x is the training formula; only that one also gives the statistics. */
+static axn_status run_forward(struct apply *a, struct pass_data data, axn_error *error) {
+  const struct options *o = a->options;
+  bool single = o->mode == MODE_INFERENCE && a->prepared.info.values_per_statistic == 1;
+  if (o->mode == MODE_INFERENCE && (a->mean.data == NULL || single)) {
+    if (single && a->mean.data != NULL) single_value_statistics(a);
+    return pass_inference(&a->prepared, &data, error);
+  }
+  if (!updates_running(o)) data.running_mean = data.running_variance = NULL;
+  return pass_training(&a->prepared, &data, error);
 }
 
 static enum outcome compute(struct apply *a) {
   const struct options *o = a->options;
+  const struct pass_data data = {.x = a->x.data,
+                                 .scale = a->scale.data,
+                                 .shift = a->shift.data,
+                                 .grad_y = a->grad_output.data,
+                                 .y = a->y.data,
+                                 .grad_x = a->grad_input.data,
+                                 .grad_scale = a->grad_scale.data,
+                                 .grad_shift = a->grad_shift.data,
+                                 .mean = a->mean.data,
+                                 .rstd = a->rstd.data,
+                                 .running_mean = a->running_mean.data,
+                                 .running_variance = a->running_var.data};
   axn_error error = {AXN_OK, ""};
-  if (o->mode == MODE_INFERENCE && o->running_mean == NULL && o->norms.values[0] == AXN_BATCH_NORM)
-    return message_misused("--running-mean", "missing: batch normalization in inference needs it");
-  /* Inference from x is the training formula; only that one also gives the statistics. */
-  bool training = o->mode == MODE_TRAINING || a->mean.data != NULL;
-  axn_status status = training ? run_forward_training(a, &error) : run_forward_inference(a, &error);
+  axn_status status = run_forward(a, data, &error);
   progress_step();
-  if (status == AXN_OK && wants_gradient(o)) status = run_backward(a, &error);
+  if (status == AXN_OK && wants_gradient(o)) status = pass_backward(&a->prepared, &data, &error);
   progress_step();
   return status == AXN_OK ? DONE : prepare_failure(&a->prepared, status, &error);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Batches drawn from the input, and how their results differ from the population's. */
 #include "compare.h"
+#include "passes.h"
+#include "progress.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,8 +14,10 @@ enum outcome batch_create(struct batch *b, const struct compare_input *input,
   *b = (struct batch){.input = input, .population = population, .size = size};
   struct shape shape = input->shape, data = input->x.shape;
   shape.extents[0] = data.extents[0] = size;
-  enum outcome outcome = prepare(&b->prepared, options, norm, &shape, 0, AXN_PARAMETERS_PER_CHANNEL,
-                                 input->shape_source);
+  struct wanted wanted = {.norm = norm, .shape = shape, .source = {input->shape_source, 0}};
+  enum outcome outcome = prepare(&b->prepared, options, &wanted);
+  if (outcome == DONE) outcome = prepare_workspace(&b->prepared);
+  if (outcome == DONE) outcome = moments_create(&b->moments, &b->prepared);
   if (outcome != DONE) return outcome;
   struct shape statistics = {.rank = 1, .extents = {b->prepared.info.statistics}};
   struct tensor *const data_tensors[] = {&b->x, &b->y, &b->grad_y, &b->grad_x};
@@ -31,47 +35,45 @@ void batch_release(struct batch *b) {
   struct tensor *const tensors[] = {&b->x, &b->y, &b->grad_y, &b->grad_x, &b->mean, &b->rstd};
   for (int i = 0; i < 6; i++) tensor_release(tensors[i]);
   free(b->order);
+  moments_release(&b->moments);
   prepare_release(&b->prepared);
+}
+
+static struct pass_data data_of(const struct batch *b) {
+  return (struct pass_data){.x = b->x.data,
+                            .y = b->y.data,
+                            .grad_y = b->grad_y.data,
+                            .grad_x = b->grad_x.data,
+                            .mean = b->mean.data,
+                            .rstd = b->rstd.data};
+}
+
+/* Whether the other samples of a batch reach a sample's statistics. */
+static bool shares_samples(const struct batch *b) {
+  return (b->prepared.info.reduced_axes & 1) != 0;
 }
 
 void batch_forward(void *context) {
   struct batch *b = context;
-  axn_training_args args = axn_training_init();
-  args.x = b->x.data;
-  args.y = b->y.data;
-  args.mean = b->mean.data;
-  args.rstd = b->rstd.data;
-  args.workspace = b->prepared.workspace;
-  args.workspace_size = b->prepared.workspace_size;
-  b->status = axn_forward_training(b->prepared.plan, &args, &b->error);
+  struct pass_data data = data_of(b);
+  b->status = pass_training(&b->prepared, &data, &b->error);
 }
 
 /* With the population's statistics where the batch's own would mix samples; else from x. */
 void batch_inference(void *context) {
   struct batch *b = context;
-  axn_inference_args args = axn_inference_init();
-  args.x = b->x.data;
-  args.y = b->y.data;
-  if ((b->prepared.info.reduced_axes & 1) != 0 && b->prepared.info.running_statistics > 0) {
-    args.running_mean = b->population->mean.data;
-    args.running_variance = b->population->running_variance.data;
+  struct pass_data data = data_of(b);
+  if (shares_samples(b) && b->prepared.info.running_statistics > 0) {
+    data.running_mean = b->population->mean.data;
+    data.running_variance = b->population->running_variance.data;
   }
-  args.workspace = b->prepared.workspace;
-  args.workspace_size = b->prepared.workspace_size;
-  b->status = axn_forward_inference(b->prepared.plan, &args, &b->error);
+  b->status = pass_inference(&b->prepared, &data, &b->error);
 }
 
 void batch_backward(void *context) {
   struct batch *b = context;
-  axn_backward_args args = axn_backward_init();
-  args.x = b->x.data;
-  args.grad_y = b->grad_y.data;
-  args.mean = b->mean.data;
-  args.rstd = b->rstd.data;
-  args.grad_x = b->grad_x.data;
-  args.workspace = b->prepared.workspace;
-  args.workspace_size = b->prepared.workspace_size;
-  b->status = axn_backward(b->prepared.plan, &args, &b->error);
+  struct pass_data data = data_of(b);
+  b->status = pass_backward(&b->prepared, &data, &b->error);
 }
 
 /* Sums of squares, and of how many. */
@@ -99,22 +101,17 @@ static void gather(struct batch *b) {
 }
 
 /* A statistic stands for the same one over the whole input: the same index where samples share it,
- * else the one of the same sample. */
-static void add_statistics(const struct batch *b, struct sums *sums) {
-  const struct population *p = b->population;
-  const double epsilon = b->prepared.desc.epsilon;
-  /* Below this the float32 rstd holds no digits of the variance: a dead channel, left out. */
-  const double dead = epsilon * 1e-3;
-  bool shared = (b->prepared.info.reduced_axes & 1) != 0;
-  int64_t per_sample = shared ? 0 : b->mean.count / b->size;
-  for (int64_t i = 0; i < b->mean.count; i++) {
+ * else the one of the same sample. Without a variance there is no scale to measure by: left out. */
+static void add_statistics(struct batch *b, struct sums *sums) {
+  const struct moments *batch = &b->moments, *whole = &b->population->moments;
+  bool shared = shares_samples(b);
+  int64_t per_sample = shared ? 0 : batch->count / b->size;
+  moments_compute(&b->moments, &b->prepared, b->x.data);
+  for (int64_t i = 0; i < batch->count; i++) {
     int64_t j = shared ? i : b->samples[i / per_sample] * per_sample + i % per_sample;
-    double batch_rstd = b->rstd.data[i], whole_rstd = p->rstd.data[j];
-    double variance = 1 / (batch_rstd * batch_rstd) - epsilon;
-    double whole = 1 / (whole_rstd * whole_rstd) - epsilon;
-    if (!(whole > dead)) continue;
-    double mean = ((double)b->mean.data[i] - (double)p->mean.data[j]) / sqrt(whole);
-    double ratio = variance / whole - 1;
+    if (!(whole->variance[j] > 0)) continue;
+    double mean = (batch->mean[i] - whole->mean[j]) / sqrt(whole->variance[j]);
+    double ratio = batch->variance[i] / whole->variance[j] - 1;
     sums->mean_difference += mean * mean;
     sums->variance_difference += ratio * ratio;
     sums->statistics++;
@@ -130,7 +127,7 @@ static void add_differences(const float *batch, const float *whole, int64_t coun
   }
 }
 
-static void add_batch(const struct batch *b, struct sums *sums) {
+static void add_batch(struct batch *b, struct sums *sums) {
   int64_t sample = b->input->sample;
   add_statistics(b, sums);
   for (int64_t i = 0; i < b->size; i++) {
@@ -142,8 +139,10 @@ static void add_batch(const struct batch *b, struct sums *sums) {
   }
 }
 
-static double root_ratio(double part, double whole) {
-  return whole > 0 ? sqrt(part / whole) : (double)NAN;
+/* Nothing of nothing is 0 where it could not be otherwise, and unknown where samples are shared. */
+static double root_ratio(double part, double whole, bool shared) {
+  if (whole > 0) return sqrt(part / whole);
+  return !shared && part == 0 && whole == 0 ? 0 : (double)NAN;
 }
 
 /* Whole shuffles of the input, cut into batches, until there are enough; the samples that are left
@@ -162,11 +161,13 @@ enum outcome compare_noise(struct compare_row *row, struct batch *b, struct rand
       if (b->status == AXN_OK) batch_backward(b);
       if (b->status != AXN_OK) return prepare_failure(&b->prepared, b->status, &b->error);
       add_batch(b, &sums);
+      progress_within(draws, ENOUGH);
     }
   }
-  row->mean_noise = root_ratio(sums.mean_difference, (double)sums.statistics);
-  row->variance_noise = root_ratio(sums.variance_difference, (double)sums.statistics);
-  row->output_deviation = root_ratio(sums.y_difference, sums.y);
-  row->gradient_deviation = root_ratio(sums.grad_difference, sums.grad);
+  bool shared = shares_samples(b);
+  row->mean_noise = root_ratio(sums.mean_difference, (double)sums.statistics, shared);
+  row->variance_noise = root_ratio(sums.variance_difference, (double)sums.statistics, shared);
+  row->output_deviation = root_ratio(sums.y_difference, sums.y, shared);
+  row->gradient_deviation = root_ratio(sums.grad_difference, sums.grad, shared);
   return DONE;
 }

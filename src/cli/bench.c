@@ -3,6 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "bench.h"
 #include "commands.h"
+#include "passes.h"
 #include "progress.h"
 #include "random.h"
 #include "report.h"
@@ -51,48 +52,37 @@ static void note_status(struct bench *b, axn_status status) {
   if (status != AXN_OK) b->status = status;
 }
 
+static struct pass_data data_of(const struct bench *b) {
+  const struct bench_arrays *a = &b->arrays;
+  return (struct pass_data){.x = a->x.data,
+                            .y = a->y.data,
+                            .grad_y = a->grad_y.data,
+                            .grad_x = a->grad_x.data,
+                            .mean = a->mean.data,
+                            .rstd = a->rstd.data};
+}
+
 static void run_training(void *context) {
   struct bench *b = context;
-  axn_training_args args = axn_training_init();
-  args.x = b->arrays.x.data;
-  args.y = b->arrays.y.data;
-  args.mean = b->arrays.mean.data;
-  args.rstd = b->arrays.rstd.data;
-  args.workspace = b->prepared.workspace;
-  args.workspace_size = b->prepared.workspace_size;
-  note_status(b, axn_forward_training(b->prepared.plan, &args, &b->error));
+  struct pass_data data = data_of(b);
+  note_status(b, pass_training(&b->prepared, &data, &b->error));
 }
 
 static void run_inference(void *context) {
   struct bench *b = context;
-  axn_inference_args args = axn_inference_init();
-  args.x = b->arrays.x.data;
-  args.y = b->arrays.y.data;
-  args.running_mean = b->arrays.running_mean.data;
-  args.running_variance = b->arrays.running_variance.data;
-  args.workspace = b->prepared.workspace;
-  args.workspace_size = b->prepared.workspace_size;
-  note_status(b, axn_forward_inference(b->prepared.plan, &args, &b->error));
+  struct pass_data data = data_of(b);
+  data.running_mean = b->arrays.running_mean.data;
+  data.running_variance = b->arrays.running_variance.data;
+  note_status(b, pass_inference(&b->prepared, &data, &b->error));
 }
 
 static void run_backward(void *context) {
   struct bench *b = context;
-  axn_backward_args args = axn_backward_init();
-  args.x = b->arrays.x.data;
-  args.grad_y = b->arrays.grad_y.data;
-  args.mean = b->arrays.mean.data;
-  args.rstd = b->arrays.rstd.data;
-  args.grad_x = b->arrays.grad_x.data;
-  args.workspace = b->prepared.workspace;
-  args.workspace_size = b->prepared.workspace_size;
-  note_status(b, axn_backward(b->prepared.plan, &args, &b->error));
+  struct pass_data data = data_of(b);
+  note_status(b, pass_backward(&b->prepared, &data, &b->error));
 }
 
 static void (*const pass_works[PASS_COUNT])(void *) = {run_training, run_inference, run_backward};
-
-static void fill_normal(struct tensor *tensor, struct random *random) {
-  for (int64_t i = 0; i < tensor->count; i++) tensor->data[i] = (float)random_normal(random);
-}
 
 /* Batch normalization's inference has running statistics; of the others each is its own. */
 static enum outcome create_running(struct bench *b) {
@@ -103,12 +93,11 @@ static enum outcome create_running(struct bench *b) {
   return outcome == DONE ? tensor_create_vector(&b->arrays.running_variance, count, 1) : outcome;
 }
 
-static enum outcome bench_create(struct bench *b, const struct bench_case *wanted,
+static enum outcome bench_create(struct bench *b, const struct wanted *wanted,
                                  const struct options *options) {
   *b = (struct bench){.status = AXN_OK};
-  const char *source = options->shapes != NULL ? options->shapes : "--shape";
-  enum outcome outcome = prepare(&b->prepared, options, wanted->norm, &wanted->shape,
-                                 wanted->groups, AXN_PARAMETERS_PER_CHANNEL, source);
+  enum outcome outcome = prepare(&b->prepared, options, wanted);
+  if (outcome == DONE) outcome = prepare_workspace(&b->prepared);
   struct shape statistics = {.rank = 1, .extents = {b->prepared.info.statistics}};
   struct tensor *const data[] = {&b->arrays.x, &b->arrays.y, &b->arrays.grad_y, &b->arrays.grad_x};
   for (int i = 0; i < 4 && outcome == DONE; i++) outcome = tensor_create(data[i], &wanted->shape);
@@ -117,8 +106,10 @@ static enum outcome bench_create(struct bench *b, const struct bench_case *wante
   if (outcome == DONE) outcome = create_running(b);
   if (outcome != DONE) return outcome;
   struct random random = random_start((uint64_t)options->seed);
-  fill_normal(&b->arrays.x, &random);
-  fill_normal(&b->arrays.grad_y, &random);
+  random_fill_normal(&random, b->arrays.x.data, b->arrays.x.count);
+  progress_step();
+  random_fill_normal(&random, b->arrays.grad_y.data, b->arrays.grad_y.count);
+  progress_step();
   for (int64_t i = 0; i < b->arrays.rstd.count; i++) b->arrays.rstd.data[i] = 1;
   return DONE;
 }
@@ -186,19 +177,15 @@ static enum outcome measure(struct bench_row *row, struct bench *b, enum pass pa
   return DONE;
 }
 
-static enum outcome measure_cases(const struct options *options, const struct bench_case *cases,
-                                  int case_count, struct bench_row *rows, struct report *report) {
+static enum outcome measure_cases(const struct options *options, const struct wanted *cases,
+                                  int case_count, struct bench_row *rows, size_t *row_count) {
   enum outcome outcome = DONE;
-  report->rows = rows;
   for (int i = 0; i < case_count && outcome == DONE; i++) {
     struct bench bench;
     outcome = bench_create(&bench, &cases[i], options);
-    if (bench.prepared.info.threads > report->threads)
-      report->threads = bench.prepared.info.threads;
-    report->isa = axn_isa_name(bench.prepared.info.isa);
     for (int pass = 0; pass < PASS_COUNT && outcome == DONE; pass++) {
       if (!options->passes[pass]) continue;
-      outcome = measure(&rows[report->row_count++], &bench, (enum pass)pass);
+      outcome = measure(&rows[(*row_count)++], &bench, (enum pass)pass);
       progress_step();
     }
     bench_release(&bench);
@@ -206,8 +193,29 @@ static enum outcome measure_cases(const struct options *options, const struct be
   return outcome;
 }
 
-static enum outcome choose_cases(const struct options *options, struct bench_case **cases,
-                                 int *count) {
+/* Batch and instance normalization, which keep running statistics, train on no single values. */
+static enum outcome check_case(const struct options *options, const struct wanted *wanted) {
+  struct prepared prepared;
+  enum outcome outcome = prepare(&prepared, options, wanted);
+  if (outcome != DONE) return outcome;
+  const axn_plan_info *info = &prepared.info;
+  const axn_error error = {AXN_ERROR_TOO_FEW_VALUES, ""};
+  if (options->passes[PASS_TRAINING] && info->values_per_statistic == 1 &&
+      info->running_statistics > 0)
+    outcome = prepare_failure(&prepared, error.status, &error);
+  prepare_release(&prepared);
+  return outcome;
+}
+
+/* All of them before the first is measured: a mistake in the last is known at once. */
+static enum outcome check_cases(const struct options *options, const struct wanted *cases,
+                                int count) {
+  enum outcome outcome = DONE;
+  for (int i = 0; i < count && outcome == DONE; i++) outcome = check_case(options, &cases[i]);
+  return outcome;
+}
+
+static enum outcome choose_cases(const struct options *options, struct wanted **cases, int *count) {
   if (options->shapes != NULL)
     return bench_read_cases(options->shapes, &options->norms, cases, count);
   struct shape shape = {.rank = 4, .extents = {32, 64, 56, 56}};
@@ -216,8 +224,34 @@ static enum outcome choose_cases(const struct options *options, struct bench_cas
   *cases = calloc((size_t)*count, sizeof **cases);
   if (*cases == NULL) return message_no_memory();
   for (int i = 0; i < *count; i++)
-    (*cases)[i] = (struct bench_case){.norm = options->norms.values[i], .shape = shape};
+    (*cases)[i] =
+        (struct wanted){.norm = options->norms.values[i], .shape = shape, .source = {"--shape", 0}};
   return DONE;
+}
+
+static enum outcome bench_cases(const struct options *options, const struct wanted *cases,
+                                int count) {
+  enum { FILLING_STEPS = 2 };
+  int passes = 0;
+  for (int i = 0; i < PASS_COUNT; i++) passes += options->passes[i];
+  axn_plan_info machine;
+  enum outcome outcome = prepare_machine(options->threads, options->isa, &machine);
+  if (outcome != DONE) return outcome;
+  struct bench_row *rows = calloc((size_t)count * (size_t)passes, sizeof *rows);
+  if (rows == NULL) return message_no_memory();
+  struct report report = {.columns = columns,
+                          .column_count = sizeof columns / sizeof columns[0],
+                          .rows = rows,
+                          .row_size = sizeof *rows,
+                          .threads = machine.threads,
+                          .isa = axn_isa_name(machine.isa),
+                          .grouped = options->shapes == NULL};
+  progress_start("bench", count * (passes + FILLING_STEPS));
+  outcome = measure_cases(options, cases, count, rows, &report.row_count);
+  progress_end();
+  if (outcome == DONE) outcome = report_write(&report, options->format);
+  free(rows);
+  return outcome;
 }
 
 static enum outcome run_bench(struct options *options) {
@@ -226,27 +260,11 @@ static enum outcome run_bench(struct options *options) {
   enum outcome outcome = prepare_check_options(options);
   if (outcome != DONE) return outcome;
   if (options->norms.count == 0) value_all_norms(&options->norms);
-
-  struct bench_case *cases = NULL;
-  int case_count = 0, passes = 0;
-  for (int i = 0; i < PASS_COUNT; i++) passes += options->passes[i];
-  outcome = choose_cases(options, &cases, &case_count);
-  struct bench_row *rows = NULL;
-  if (outcome == DONE) {
-    rows = calloc((size_t)case_count * (size_t)passes, sizeof *rows);
-    if (rows == NULL) outcome = message_no_memory();
-  }
-  if (outcome == DONE) {
-    struct report report = {.columns = columns,
-                            .column_count = sizeof columns / sizeof columns[0],
-                            .row_size = sizeof *rows,
-                            .grouped = options->shapes == NULL};
-    progress_start("bench", case_count * passes);
-    outcome = measure_cases(options, cases, case_count, rows, &report);
-    progress_end();
-    if (outcome == DONE) outcome = report_write(&report, options->format);
-  }
-  free(rows);
+  struct wanted *cases = NULL;
+  int count = 0;
+  outcome = choose_cases(options, &cases, &count);
+  if (outcome == DONE) outcome = check_cases(options, cases, count);
+  if (outcome == DONE) outcome = bench_cases(options, cases, count);
   free(cases);
   return outcome;
 }

@@ -7,17 +7,10 @@
 #include "prepare.h"
 #include "timing.h"
 
-/* What is measured: one norm of one shape. */
-struct bench_case {
-  axn_norm norm;
-  struct shape shape;
-  int64_t groups; /* 0: as the options say */
-};
-
 /* The cases of a CSV file with the columns norm,n,c,d,h,w,groups, named by its first line, in any
  * order; further columns are passed over. Only norms in the list are kept. The caller frees. */
 enum outcome bench_read_cases(const char *path, const struct norm_list *norms,
-                              struct bench_case **cases, int *count);
+                              struct wanted **cases, int *count);
 
 /* The fastest that memory allows for a pass: the sum of one or two timed passes over memory, each
  * the best of its candidates. */

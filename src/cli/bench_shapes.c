@@ -27,7 +27,7 @@ struct table {
   int line;
   int positions[COLUMNS]; /* of the columns in a line, -1 where the file lacks one */
   int field_count;
-  struct bench_case *cases;
+  struct wanted *cases;
   int count, room;
 };
 
@@ -42,6 +42,11 @@ static int split_line(char *line, char *fields[FIELD_LIMIT]) {
     if (field != NULL) *field++ = '\0';
   }
   return count;
+}
+
+/* Spreadsheets begin a file in UTF-8 with a byte order mark. */
+static char *after_mark(char *line) {
+  return strncmp(line, "\xef\xbb\xbf", 3) == 0 ? line + 3 : line;
 }
 
 static enum outcome read_names(struct table *table, char *line) {
@@ -69,14 +74,14 @@ static bool read_extent(const char *field, struct shape *shape) {
   return value_integer(field, 1, INT64_MAX, &shape->extents[shape->rank++]);
 }
 
-static enum outcome read_case(struct table *table, char *line, struct bench_case *result) {
+static enum outcome read_case(struct table *table, char *line, struct wanted *result) {
   char *fields[FIELD_LIMIT], empty[] = "";
   if (split_line(line, fields) != table->field_count)
     return wrong_line(table, "not as many fields as the first line has");
   const char *values[COLUMNS];
   for (int c = 0; c < COLUMNS; c++)
     values[c] = table->positions[c] < 0 ? empty : fields[table->positions[c]];
-  *result = (struct bench_case){.groups = 0};
+  *result = (struct wanted){.source = {table->path, table->line}};
   if (!value_norm(values[COLUMN_NORM], &result->norm)) return wrong_line(table, "unknown norm");
   if (*values[COLUMN_N] == '\0' || *values[COLUMN_C] == '\0')
     return wrong_line(table, "n and c are due");
@@ -92,7 +97,7 @@ static enum outcome read_case(struct table *table, char *line, struct bench_case
   return DONE;
 }
 
-static enum outcome keep_case(struct table *table, const struct bench_case *found) {
+static enum outcome keep_case(struct table *table, const struct wanted *found) {
   bool wanted = false;
   for (int i = 0; i < table->norms->count; i++)
     wanted = wanted || table->norms->values[i] == found->norm;
@@ -117,9 +122,9 @@ static enum outcome read_lines(struct table *table, FILE *stream) {
   while (outcome == DONE && getline(&line, &room, stream) >= 0) {
     table->line++;
     if (table->line == 1) {
-      outcome = read_names(table, line);
+      outcome = read_names(table, after_mark(line));
     } else if (line[strspn(line, "\r\n")] != '\0') {
-      struct bench_case found;
+      struct wanted found;
       outcome = read_case(table, line, &found);
       if (outcome == DONE) outcome = keep_case(table, &found);
     }
@@ -133,7 +138,7 @@ static enum outcome read_lines(struct table *table, FILE *stream) {
 }
 
 enum outcome bench_read_cases(const char *path, const struct norm_list *norms,
-                              struct bench_case **cases, int *count) {
+                              struct wanted **cases, int *count) {
   FILE *stream = fopen(path, "r");
   if (stream == NULL) return message_failed(path, "%s", strerror(errno));
   struct table table = {.path = path, .norms = norms};

@@ -43,16 +43,19 @@ static const struct report_column columns[] = {
 /* Normal data in which channels differ in mean and scale, as real ones do. */
 static void fill_random(struct compare_input *input, const struct options *options) {
   struct random random = random_start((uint64_t)options->seed);
-  int64_t channels = input->shape.extents[1], inner = input->sample / channels;
+  int64_t samples = input->shape.extents[0], channels = input->shape.extents[1];
+  int64_t inner = input->sample / channels;
   bool last = options->layout == AXN_CHANNELS_LAST;
   for (int64_t c = 0; c < channels; c++) {
     double mean = random_normal(&random), deviation = exp(random_normal(&random) / 2);
-    for (int64_t n = 0; n < input->shape.extents[0]; n++)
+    for (int64_t n = 0; n < samples; n++) {
+      progress_within(c * samples + n, channels * samples);
       for (int64_t i = 0; i < inner; i++) {
         int64_t within = last ? i * channels + c : c * inner + i;
         input->x.data[n * input->sample + within] =
             (float)(mean + deviation * random_normal(&random));
       }
+    }
   }
 }
 
@@ -72,20 +75,22 @@ static enum outcome put_channels_last(struct compare_input *input) {
   return DONE;
 }
 
-static enum outcome read_input(struct compare_input *input, const struct options *options) {
-  enum outcome outcome;
+/* The activations as they stand in memory, or room for random ones. */
+static enum outcome open_input(struct compare_input *input, const struct options *options) {
   input->source = input->shape_source = options->input;
-  if (options->input != NULL) {
-    outcome = npy_read_file(options->input, &input->x);
-  } else if (options->shape.rank != 0) {
+  if (options->input != NULL) return npy_read_file(options->input, &input->x);
+  if (options->shape.rank != 0) {
     input->source = "random";
     input->shape_source = "--shape";
-    outcome = tensor_create(&input->x, &options->shape);
-  } else {
-    input->source = input->shape_source = "recorded";
-    outcome = npy_read_memory("recorded activations", axisnorm_activations,
-                              (size_t)(axisnorm_activations_end - axisnorm_activations), &input->x);
+    return tensor_create(&input->x, &options->shape);
   }
+  input->source = input->shape_source = "recorded";
+  return npy_read_memory("recorded activations", axisnorm_activations,
+                         (size_t)(axisnorm_activations_end - axisnorm_activations), &input->x);
+}
+
+static enum outcome read_input(struct compare_input *input, const struct options *options) {
+  enum outcome outcome = open_input(input, options);
   if (outcome != DONE) return outcome;
   input->shape = input->x.shape;
   if (options->input != NULL) /* the others are N,C,H,W by definition */
@@ -97,13 +102,17 @@ static enum outcome read_input(struct compare_input *input, const struct options
     fill_random(input, options);
   else if (options->input == NULL && options->layout == AXN_CHANNELS_LAST)
     outcome = put_channels_last(input);
-  if (outcome != DONE) return outcome;
-
-  outcome = tensor_create(&input->grad_y, &input->x.shape);
-  struct random random = random_start((uint64_t)options->seed ^ 0x6772616469656e74);
-  for (int64_t i = 0; outcome == DONE && i < input->grad_y.count; i++)
-    input->grad_y.data[i] = (float)random_normal(&random);
+  progress_step();
   return outcome;
+}
+
+static enum outcome create_gradient(struct compare_input *input, const struct options *options) {
+  enum outcome outcome = tensor_create(&input->grad_y, &input->x.shape);
+  if (outcome != DONE) return outcome;
+  struct random random = random_start((uint64_t)options->seed ^ 0x6772616469656e74);
+  random_fill_normal(&random, input->grad_y.data, input->grad_y.count);
+  progress_step();
+  return DONE;
 }
 
 /* The default list ends at the size of the input; a list that was asked for must fit. */
@@ -119,21 +128,23 @@ static enum outcome choose_batches(struct options *options, const struct compare
   return DONE;
 }
 
+/* Of all steps: the input has two, every norm one and its rows two each. */
+static int steps_of(const struct options *options) {
+  return 2 + options->norms.count * (1 + 2 * options->batches.count);
+}
+
 static enum outcome measure_all(const struct options *options, const struct compare_input *input,
-                                struct compare_row *rows, int *threads, axn_isa *isa) {
+                                struct compare_row *rows) {
   int row = 0;
   enum outcome outcome = DONE;
-  progress_start("compare", options->norms.count * options->batches.count);
   for (int n = 0; n < options->norms.count && outcome == DONE; n++) {
     struct population population;
     axn_norm norm = options->norms.values[n];
     outcome = population_create(&population, options, input, norm);
-    if (outcome == DONE) *isa = population.prepared.info.isa;
-    for (int b = 0; b < options->batches.count && outcome == DONE; b++) {
+    progress_step();
+    for (int b = 0; b < options->batches.count && outcome == DONE; b++)
       outcome = compare_measure(&rows[row++], &population, options, input, norm,
-                                options->batches.values[b], threads);
-      progress_step();
-    }
+                                options->batches.values[b]);
     population_release(&population);
   }
   progress_end();
@@ -144,7 +155,8 @@ static enum outcome measure_all(const struct options *options, const struct comp
 static void print_heading(const struct report *report) {
   char shape[SHAPE_TEXT_LIMIT];
   value_shape_text(&report->source_shape, shape);
-  printf("%s activations [%s], %d thread%s, %s\n\n", report->source, shape, report->threads,
+  for (const char *c = report->source; *c != '\0'; c++) putchar(message_character(*c));
+  printf(" activations [%s], %d thread%s, %s\n\n", shape, report->threads,
          report->threads == 1 ? "" : "s", report->isa);
 }
 
@@ -157,29 +169,35 @@ static void print_legend(void) {
         stdout);
 }
 
+static enum outcome report_rows(const struct options *options, const struct compare_input *input,
+                                const struct compare_row *rows, int count) {
+  axn_plan_info machine;
+  enum outcome outcome = prepare_machine(options->threads, options->isa, &machine);
+  if (outcome != DONE) return outcome;
+  struct report report = {columns,
+                          sizeof columns / sizeof columns[0],
+                          rows,
+                          sizeof *rows,
+                          (size_t)count,
+                          machine.threads,
+                          axn_isa_name(machine.isa),
+                          input->source,
+                          input->shape,
+                          true};
+  bool table = options->format == FORMAT_DEFAULT || options->format == FORMAT_TABLE;
+  if (table) print_heading(&report);
+  outcome = report_write(&report, options->format);
+  if (table) print_legend();
+  return outcome;
+}
+
 static enum outcome compare_rows(struct options *options, struct compare_input *input,
                                  struct plot *plot) {
-  int count = options->norms.count * options->batches.count, threads = 1;
-  axn_isa isa = AXN_ISA_AUTO;
+  int count = options->norms.count * options->batches.count;
   struct compare_row *rows = calloc((size_t)count, sizeof *rows);
   if (rows == NULL) return message_no_memory();
-  enum outcome outcome = measure_all(options, input, rows, &threads, &isa);
-  if (outcome == DONE) {
-    struct report report = {columns,
-                            sizeof columns / sizeof columns[0],
-                            rows,
-                            sizeof *rows,
-                            (size_t)count,
-                            threads,
-                            axn_isa_name(isa),
-                            input->source,
-                            input->shape,
-                            true};
-    bool table = options->format == FORMAT_DEFAULT || options->format == FORMAT_TABLE;
-    if (table) print_heading(&report);
-    outcome = report_write(&report, options->format);
-    if (table) print_legend();
-  }
+  enum outcome outcome = measure_all(options, input, rows);
+  if (outcome == DONE) outcome = report_rows(options, input, rows, count);
   if (outcome == DONE && options->plot != NULL) outcome = compare_plot(plot, rows, count);
   free(rows);
   return outcome;
@@ -194,8 +212,11 @@ static enum outcome run_compare(struct options *options) {
   struct compare_input input = {.source = NULL};
   struct plot plot = {.output = NULL};
   if (options->plot != NULL) outcome = plot_start(&plot, options->plot, 960, 400);
+  progress_start("compare", 2);
   if (outcome == DONE) outcome = read_input(&input, options);
   if (outcome == DONE) outcome = choose_batches(options, &input);
+  progress_expect(steps_of(options));
+  if (outcome == DONE) outcome = create_gradient(&input, options);
   if (outcome == DONE) outcome = compare_rows(options, &input, &plot);
   tensor_release(&input.x);
   tensor_release(&input.grad_y);
@@ -210,8 +231,9 @@ static const struct option_row own[] = {
      "activations, float32 (default: recorded ones, which ship with\nthe command)", option_path,
      TARGET(input)},
     {"shape", "N,C,H,W", "random activations of that shape instead", option_shape, TARGET(shape)},
-    {"batch", "LIST", "batch sizes (default 1,2,4,8,16,32, as far as samples last)", option_batches,
-     TARGET(batches)},
+    {"batch", "LIST",
+     "batch sizes, in any order, each once (default 1,2,4,8,16,32,\nas far as samples last)",
+     option_batches, TARGET(batches)},
     {"plot", "FILE", "draws a figure too, .svg or .png; needs gnuplot", option_plot, TARGET(plot)},
     {"seed", "S", "of the batches drawn and of the random data (default 1)", option_seed,
      TARGET(seed)},

@@ -3,6 +3,7 @@
 #ifndef AXISNORM_COMPARE_H
 #define AXISNORM_COMPARE_H
 
+#include "moments.h"
 #include "prepare.h"
 #include "random.h"
 
@@ -29,6 +30,7 @@ struct compare_input {
 struct population {
   struct prepared prepared;
   struct tensor y, grad_x, mean, rstd, running_variance;
+  struct moments moments;
   bool usable;
 };
 
@@ -36,10 +38,10 @@ enum outcome population_create(struct population *population, const struct optio
                                const struct compare_input *input, axn_norm norm);
 void population_release(struct population *population);
 
-/* Measures one row. *threads grows to the number of threads used. */
+/* Measures one row. */
 enum outcome compare_measure(struct compare_row *row, const struct population *population,
                              const struct options *options, const struct compare_input *input,
-                             axn_norm norm, int64_t batch, int *threads);
+                             axn_norm norm, int64_t batch);
 
 /* One batch of samples, and everything that runs on it. */
 struct batch {
@@ -49,6 +51,7 @@ struct batch {
   int64_t size;
   int64_t *order, *samples; /* a shuffle of the input's samples; where in it this batch lies */
   struct tensor x, y, grad_y, grad_x, mean, rstd;
+  struct moments moments;
   axn_status status; /* of the last run */
   axn_error error;
 };
@@ -63,7 +66,8 @@ void batch_forward(void *context);
 void batch_inference(void *context);
 void batch_backward(void *context);
 
-/* Draws batches and compares each with the population: the four measures of noise. */
+/* Draws batches and compares each with the population: the four measures of noise. Shows progress
+ * within the step at hand. */
 enum outcome compare_noise(struct compare_row *row, struct batch *batch, struct random *random);
 
 #endif

@@ -37,10 +37,28 @@ static double value_at(const struct compare_row *row, size_t offset) {
   return value;
 }
 
+/* The largest of the values that there are; -1 where there are none. */
+static double largest(const struct series *series, size_t offset) {
+  double result = -1;
+  for (int i = 0; i < series->count; i++) {
+    double value = value_at(&series->rows[i], offset);
+    if (isfinite(value) && value > result) result = value;
+  }
+  return result;
+}
+
+/* All there, and nothing else. */
 static bool is_zero(const struct series *series, size_t offset) {
   for (int i = 0; i < series->count; i++)
     if (value_at(&series->rows[i], offset) != 0) return false;
   return true;
+}
+
+static void write_number(FILE *script, double value) {
+  if (isfinite(value))
+    fprintf(script, " %.9g", value);
+  else
+    fputs(" ?", script);
 }
 
 static void write_data(FILE *script, const char *name, const struct series *series, size_t first,
@@ -48,16 +66,22 @@ static void write_data(FILE *script, const char *name, const struct series *seri
   fprintf(script, "$%s << EOD\n", name);
   for (int i = 0; i < series->count; i++) {
     const struct compare_row *row = &series->rows[i];
-    double values[] = {value_at(row, first), value_at(row, second)};
     fprintf(script, "%" PRId64, row->batch);
-    for (int k = 0; k < 2; k++)
-      if (isfinite(values[k]))
-        fprintf(script, " %.9g", values[k] * 100);
-      else
-        fputs(" ?", script);
+    write_number(script, value_at(row, first) * 100);
+    write_number(script, value_at(row, second) * 100);
     fputc('\n', script);
   }
   fputs("EOD\n", script);
+}
+
+/* Lines that begin at the second batch size would run into the key: room for it above them. */
+static bool begins_late(const struct series *series, size_t offset) {
+  return largest(series, offset) > 0 && !isfinite(value_at(series->rows, offset));
+}
+
+/* gnuplot finds no range where nothing is above 0. */
+static void write_range(FILE *script, double most) {
+  fprintf(script, "set yrange [0:%s]\n", most > 0 ? "*" : "1");
 }
 
 struct panel {
@@ -66,57 +90,102 @@ struct panel {
   const char *first_name, *second_name;
 };
 
+static void write_empty(FILE *script, const struct series *series, int index) {
+  fprintf(script, "NaN with linespoints lw 2.5 pt 7 ps 0.7 lc rgb '%s' title '%s: –'",
+          colours[index % COLOURS], series->rows[0].norm);
+}
+
+/* A line, or its place in the key alone where no value is there: gnuplot takes offence at none. */
+static void write_line(FILE *script, const struct panel *panel, const struct series *series,
+                       int index, bool second) {
+  const char *colour = colours[index % COLOURS], *norm = series->rows[0].norm;
+  const char *name = second ? panel->second_name : panel->first_name;
+  bool empty = largest(series, second ? panel->second : panel->first) < 0;
+  if (empty)
+    fputs("NaN", script);
+  else
+    fprintf(script, "$%s%d using 1:%d", panel->name, index, second ? 3 : 2);
+  fprintf(script, " with linespoints lw 2.5%s ps 0.7 lc rgb '%s' title '%s: %s%s'",
+          second ? " dt (6,4) pt 6" : " pt 7", colour, norm, name, empty ? " –" : "");
+}
+
 /* Norms that are exactly 0 would lie under each other: their marks stand side by side on the axis
  * instead. */
+static void write_zeros(FILE *script, const struct panel *panel, const struct series *series,
+                        int index, double shift) {
+  fprintf(script, "$%s%d using ($1*%.4f):2 with points pt %d ps 0.75 lc rgb '%s' title '%s: 0'",
+          panel->name, index, exp2(0.22 * shift), 5 + 2 * (index % 4), colours[index % COLOURS],
+          series->rows[0].norm);
+}
+
+static bool is_zero_in(const struct panel *panel, const struct series *series) {
+  return is_zero(series, panel->first) && is_zero(series, panel->second);
+}
+
 static void write_noise_panel(FILE *script, const struct panel *panel, const struct series *series,
                               int count) {
   char name[32];
   int zero_count = 0, placed = 0;
+  double most = 0;
+  bool late = false;
   for (int i = 0; i < count; i++) {
     snprintf(name, sizeof name, "%s%d", panel->name, i);
     write_data(script, name, &series[i], panel->first, panel->second);
-    zero_count += is_zero(&series[i], panel->first) && is_zero(&series[i], panel->second);
+    zero_count += is_zero_in(panel, &series[i]);
+    late = late || begins_late(&series[i], panel->first) || begins_late(&series[i], panel->second);
+    most = fmax(most, fmax(largest(&series[i], panel->first), largest(&series[i], panel->second)));
   }
+  write_range(script, most);
+  fprintf(script, "set offsets 0,0,graph %s,graph 0.05\n", late ? "0.5" : "0.02");
   fprintf(script, "set title '%s'\nplot ", panel->title);
   for (int i = 0; i < count; i++) {
-    const char *norm = series[i].rows[0].norm, *colour = colours[i % COLOURS];
-    const char *separator = i > 0 ? ", \\\n" : "";
-    if (is_zero(&series[i], panel->first) && is_zero(&series[i], panel->second)) {
-      double shift = exp2(0.22 * (placed++ - (zero_count - 1) / 2.0));
-      fprintf(script,
-              "%s$%s%d using ($1*%.4f):2 with points pt %d ps 0.75 lc rgb '%s' title '%s: 0'",
-              separator, panel->name, i, shift, 5 + 2 * (i % 4), colour, norm);
+    if (i > 0) fputs(", \\\n", script);
+    if (is_zero_in(panel, &series[i])) {
+      write_zeros(script, panel, &series[i], i, placed++ - (zero_count - 1) / 2.0);
       continue;
     }
-    fprintf(script,
-            "%s$%s%d using 1:2 with linespoints lw 2.5 pt 7 ps 0.7 lc rgb '%s' title '%s: %s', "
-            "$%s%d using 1:3 with linespoints lw 2.5 dt (6,4) pt 6 ps 0.7 lc rgb '%s' title "
-            "'%s: %s'",
-            separator, panel->name, i, colour, norm, panel->first_name, panel->name, i, colour,
-            norm, panel->second_name);
+    if (largest(&series[i], panel->first) < 0 && largest(&series[i], panel->second) < 0) {
+      write_empty(script, &series[i], i);
+      continue;
+    }
+    write_line(script, panel, &series[i], i, false);
+    fputs(", ", script);
+    write_line(script, panel, &series[i], i, true);
   }
   fputc('\n', script);
 }
 
+struct pass_bars {
+  const char *name, *shade;
+  size_t ratio;
+  bool drawn; /* by at least one norm */
+};
+
 /* Bars for the largest batch: there the work counts, and not the start of a call. */
-static void write_time_panel(FILE *script, const struct series *series, int count) {
-  static const char *const shades[] = {"#333333", "#888888", "#CFCFCF"};
-  static const char *const passes[] = {"forward", "inference", "backward"};
-  int64_t largest = 0;
+static void write_time_data(FILE *script, const struct series *series, int count,
+                            struct pass_bars bars[3]) {
+  int64_t largest_batch = 0;
   fputs("$times << EOD\n", script);
   for (int i = 0; i < count; i++) {
     const struct compare_row *row = &series[i].rows[series[i].count - 1];
-    const double ratios[] = {row->forward_ratio, row->inference_ratio, row->backward_ratio};
-    if (row->batch > largest) largest = row->batch;
+    if (row->batch > largest_batch) largest_batch = row->batch;
     fprintf(script, "%d", i);
-    for (int k = 0; k < 3; k++)
-      if (isfinite(ratios[k]))
-        fprintf(script, " %.6g", ratios[k]);
-      else
-        fputs(" ?", script);
+    for (int k = 0; k < 3; k++) {
+      double ratio = value_at(row, bars[k].ratio);
+      write_number(script, ratio);
+      bars[k].drawn = bars[k].drawn || isfinite(ratio);
+    }
     fputc('\n', script);
   }
-  fprintf(script, "EOD\nset title 'Time for a batch of %" PRId64 ", in copies'\n", largest);
+  fprintf(script, "EOD\nset title 'Time for a batch of %" PRId64 ", in copies'\n", largest_batch);
+}
+
+static void write_time_panel(FILE *script, const struct series *series, int count) {
+  struct pass_bars bars[] = {
+      {"forward", "#333333", offsetof(struct compare_row, forward_ratio), false},
+      {"inference", "#888888", offsetof(struct compare_row, inference_ratio), false},
+      {"backward", "#CFCFCF", offsetof(struct compare_row, backward_ratio), false}};
+  write_time_data(script, series, count, bars);
   fputs("unset logscale x\nunset xlabel\nset format y '%g'\nset yrange [0:*]\n"
         "set offsets 0,0,graph 0.38,0\nset style fill solid border rgb '#333333'\n"
         "set boxwidth 0.24\nset xtics (",
@@ -124,9 +193,14 @@ static void write_time_panel(FILE *script, const struct series *series, int coun
   for (int i = 0; i < count; i++)
     fprintf(script, "%s'%s' %d", i > 0 ? ", " : "", series[i].rows[0].norm, i);
   fprintf(script, ")\nset xrange [-0.6:%.1f]\nplot ", count - 0.4);
-  for (int k = 0; k < 3; k++)
-    fprintf(script, "$times using ($1+%.2f):%d with boxes lc rgb '%s' title '%s', \\\n",
-            0.26 * (k - 1), k + 2, shades[k], passes[k]);
+  for (int k = 0; k < 3; k++) {
+    if (bars[k].drawn)
+      fprintf(script, "$times using ($1+%.2f):%d", 0.26 * (k - 1), k + 2);
+    else
+      fputs("NaN", script);
+    fprintf(script, " with boxes lc rgb '%s' title '%s%s', \\\n", bars[k].shade, bars[k].name,
+            bars[k].drawn ? "" : ": –");
+  }
   fputs("1 with lines lw 2 dt (3,3) lc rgb '#D55E00' title 'one copy'\n", script);
 }
 
@@ -136,8 +210,7 @@ static void write_frame(FILE *script, const struct series *series, int count) {
         "margins 0.055,0.99,0.14,0.9 spacing 0.055\n"
         "set border 3 lc rgb '#555555'\nset tics nomirror\nset grid y lc rgb '#E4E4E4' lt 1\n"
         "set key top right reverse Left samplen 2.5\nset xlabel 'batch size'\n"
-        "set format y '%g%%'\nset yrange [0:*]\nset offsets 0,0,graph 0.02,graph 0.05\n"
-        "set logscale x 2\nset xtics (",
+        "set format y '%g%%'\nset logscale x 2\nset xtics (",
         script);
   const char *separator = "";
   for (int i = 0; i < series[0].count; i++) {

@@ -134,8 +134,10 @@ static enum outcome run_explain(struct options *options) {
   if (options->plot != NULL) outcome = plot_start(&plot, options->plot, width, height);
   struct prepared prepared[LIST_LIMIT];
   while (outcome == DONE && prepared_count < options->norms.count) {
-    outcome = prepare(&prepared[prepared_count], options, options->norms.values[prepared_count],
-                      &options->shape, 0, AXN_PARAMETERS_PER_CHANNEL, "--shape");
+    struct wanted wanted = {.norm = options->norms.values[prepared_count],
+                            .shape = options->shape,
+                            .source = {"--shape", 0}};
+    outcome = prepare(&prepared[prepared_count], options, &wanted);
     if (outcome == DONE) prepared_count++;
   }
   if (outcome == DONE) outcome = explain_prepared(options, prepared, prepared_count, &plot);

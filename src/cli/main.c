@@ -6,28 +6,21 @@
 #include "prepare.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct command *const commands[] = {&command_compare, &command_apply, &command_bench,
                                                  &command_explain};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static enum outcome print_version(void) {
-  axn_desc desc = axn_desc_init();
-  desc.rank = 2; /* large enough that all threads have something to do; nothing is allocated */
-  desc.shape[0] = desc.shape[1] = 1 << 14;
-  axn_plan *plan;
-  axn_plan_info info = axn_plan_info_init();
-  axn_error error;
-  axn_status status = axn_plan_create(&plan, &desc, &error);
-  if (status == AXN_OK) status = axn_plan_describe(plan, &info, &error);
-  axn_plan_destroy(plan);
-  if (status != AXN_OK) {
-    const struct prepared failed = {.desc = desc, .shape_source = "--version"};
-    return prepare_failure(&failed, status, &error);
-  }
+  axn_plan_info info;
+  enum outcome outcome = prepare_machine(0, AXN_ISA_AUTO, &info);
+  if (outcome != DONE) return outcome;
   printf("axisnorm %s\ninstruction set: %s\nthreads: %d\n", axn_version(), axn_isa_name(info.isa),
          info.threads);
   return DONE;
@@ -65,7 +58,18 @@ static enum outcome run(int count, char **arguments) {
   return message_misused(name, "unknown subcommand; see axisnorm --help");
 }
 
+/* A descriptor that the caller closed would go to the first file opened, and what is printed into
+ * that file. In its place: an empty input, and outputs that fail when something is written. */
+static bool open_standard_streams(void) {
+  for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; descriptor++)
+    if (fcntl(descriptor, F_GETFD) < 0 && errno == EBADF &&
+        open("/dev/null", O_RDONLY) != descriptor)
+      return false;
+  return true;
+}
+
 int main(int count, char **arguments) {
+  if (!open_standard_streams()) return FAILED; /* nowhere to say so */
   output_start();
   enum outcome outcome = run(count, arguments);
   if (outcome == DONE) {

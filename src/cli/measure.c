@@ -2,6 +2,7 @@
 /* A row of axisnorm compare: noise, then times. */
 #include "compare.h"
 #include "copy.h"
+#include "progress.h"
 #include "report.h"
 #include "timing.h"
 
@@ -74,7 +75,7 @@ static enum outcome measure_times(struct compare_row *row, struct batch *batch) 
 
 enum outcome compare_measure(struct compare_row *row, const struct population *population,
                              const struct options *options, const struct compare_input *input,
-                             axn_norm norm, int64_t size, int *threads) {
+                             axn_norm norm, int64_t size) {
   const double none = (double)NAN;
   struct batch batch;
   enum outcome outcome = batch_create(&batch, input, population, options, norm, size);
@@ -98,8 +99,9 @@ enum outcome compare_measure(struct compare_row *row, const struct population *p
   /* Each row from its own start: a row is the same whatever other rows are asked for. */
   struct random random = random_start((uint64_t)options->seed + (uint64_t)size);
   if (outcome == DONE && population->usable) outcome = compare_noise(row, &batch, &random);
+  progress_step();
   if (outcome == DONE) outcome = measure_times(row, &batch);
-  if (outcome == DONE && info->threads > *threads) *threads = info->threads;
+  progress_step();
   batch_release(&batch);
   return outcome;
 }

@@ -10,11 +10,15 @@
 
 /* File names may hold any byte; a line end or an escape sequence in one must not reach the
  * terminal. */
-static void replace_control_characters(char *line, size_t length) {
-  for (size_t i = 0; i < length; i++) {
-    unsigned char byte = (unsigned char)line[i];
-    if (byte < 0x20 || byte == 0x7f) line[i] = '?';
-  }
+char message_character(char c) {
+  unsigned char byte = (unsigned char)c;
+  return byte < 0x20 || byte == 0x7f ? '?' : c;
+}
+
+static void (*before_message)(void);
+
+void message_before(void (*action)(void)) {
+  before_message = action;
 }
 
 static void print_line(const char *what, const char *format, va_list arguments) {
@@ -29,9 +33,10 @@ static void print_line(const char *what, const char *format, va_list arguments) 
   int added = vsnprintf(line + length, room - length, format, arguments);
   if (added > 0) length += (size_t)added;
   if (length > room - 1) length = room - 1;
-  replace_control_characters(line, length);
+  for (size_t i = 0; i < length; i++) line[i] = message_character(line[i]);
   line[length++] = '\n';
 
+  if (before_message != NULL) before_message();
   /* A broken standard error leaves nobody to tell. */
   ssize_t written = write(STDERR_FILENO, line, length);
   (void)written;

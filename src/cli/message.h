@@ -24,6 +24,12 @@ __attribute__((format(printf, 2, 3)))
 enum outcome
 message_misused(const char *what, const char *format, ...);
 
+/* The character as it may stand in a line: '?' for one that would control a terminal. */
+char message_character(char c);
+
+/* What to do before the message is printed: to wipe what else stands in the line. */
+void message_before(void (*action)(void));
+
 /* Fails with "not enough memory". */
 enum outcome message_no_memory(void);
 

@@ -4,7 +4,7 @@
 #include "options.h"
 #include "plot.h"
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *const pass_names[PASS_COUNT] = {"forward-training", "forward-inference", "backward"};
@@ -39,10 +39,23 @@ const char *option_shape(const char *text, struct options *options, void *target
   return NULL;
 }
 
+static int compare_integers(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+
+/* Ascending, each size once: so they stand in table and figure. */
 const char *option_batches(const char *text, struct options *options, void *target) {
   (void)options;
-  if (value_integers(text, 1, INT64_MAX, target)) return NULL;
-  return "not a list of batch sizes such as 1,2,4 (at most 32 of them, each at least 1)";
+  struct integer_list list, *sizes = target;
+  if (!value_integers(text, 1, INT64_MAX, &list))
+    return "not a list of batch sizes such as 1,2,4 (at most 32 of them, each at least 1)";
+  qsort(list.values, (size_t)list.count, sizeof list.values[0], compare_integers);
+  sizes->count = 0;
+  for (int i = 0; i < list.count; i++)
+    if (i == 0 || list.values[i] != list.values[i - 1])
+      sizes->values[sizes->count++] = list.values[i];
+  return NULL;
 }
 
 const char *option_passes(const char *text, struct options *options, void *target) {
@@ -75,9 +88,12 @@ const char *option_momentum(const char *text, struct options *options, void *tar
     options->momentum = AXN_MOMENTUM_CUMULATIVE;
     return NULL;
   }
-  if (value_number(text, &options->momentum) && options->momentum >= 0 && options->momentum <= 1)
-    return NULL;
-  return "must be a number from 0 to 1, or cumulative";
+  double value;
+  const char *why = value_number(text, &value);
+  if (why != NULL) return why;
+  if (value < 0 || value > 1) return "must be from 0 to 1, or cumulative";
+  options->momentum = value;
+  return NULL;
 }
 
 const char *option_running_variance(const char *text, struct options *options, void *target) {

@@ -46,7 +46,9 @@ static const char *axis(const char *text, struct options *options, void *target)
 static const char *epsilon(const char *text, struct options *options, void *target) {
   (void)options;
   double value;
-  if (!value_number(text, &value) || value <= 0) return "must be a number above 0";
+  const char *why = value_number(text, &value);
+  if (why != NULL) return why;
+  if (value <= 0) return "must be above 0";
   *(double *)target = value;
   return NULL;
 }
@@ -61,8 +63,8 @@ static const char *layout(const char *text, struct options *options, void *targe
 
 static const char *threads(const char *text, struct options *options, void *target) {
   (void)options;
-  return value_integer(text, 0, 4096, target) ? NULL
-                                              : "must be a whole number from 0 (all) to 4096";
+  return value_integer(text, 0, 1024, target) ? NULL
+                                              : "must be a whole number from 0 (all) to 1024";
 }
 
 static const char *isa(const char *text, struct options *options, void *target) {
@@ -110,7 +112,7 @@ const struct option_row options_common[] = {
      offsetof(struct options, epsilon)},
     {"layout", "nchw|nhwc", "order of the axes in memory and in files (default nchw)", layout, 0},
     {"dtype", "f32", "type of the data; this version has float32 only", option_dtype, 0},
-    {"threads", "T", "number of threads; 0: all (default)", threads,
+    {"threads", "T", "the most threads to use, up to 1024; 0: all (default)", threads,
      offsetof(struct options, threads)},
     {"isa", "NAME", "baseline, avx2, avx512 or neon (default: the best here)", isa, 0},
     {"format", "table|json|csv", "form of the results", format, 0},

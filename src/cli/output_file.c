@@ -18,6 +18,9 @@ struct output_file {
   const char *path;         /* as the user wrote it */
   char target[PATH_MAX];    /* where it goes, symbolic links followed */
   char temporary[PATH_MAX]; /* valid while `pending` */
+  bool exists;              /* before us, as the file that the next two name */
+  dev_t device;
+  ino_t inode;
   FILE *stream;
   atomic_bool pending; /* the handler may read this at any time */
 };
@@ -72,24 +75,56 @@ static mode_t wanted_permissions(const struct stat *existing) {
   return 0666 & ~mask;
 }
 
+/* What a rename must not replace. */
+static enum outcome check_existing(const char *path, const struct stat *existing) {
+  if (S_ISDIR(existing->st_mode)) return message_failed(path, "%s", strerror(EISDIR));
+  if (!S_ISREG(existing->st_mode))
+    return message_failed(path, "not a regular file: an output appears whole or not at all, which "
+                                "nothing else allows");
+  if (access(path, W_OK) != 0) return message_failed(path, "%s", strerror(errno));
+  return DONE;
+}
+
+/* A new file: the resolved path of its directory, and its name. */
+static enum outcome find_new_target(struct output_file *output) {
+  struct stat link;
+  if (lstat(output->path, &link) == 0)
+    return message_failed(output->path, "a symbolic link to a file that does not exist");
+  const char *slash = strrchr(output->path, '/');
+  const char *name = slash != NULL ? slash + 1 : output->path;
+  char directory[PATH_MAX] = ".";
+  size_t length = (size_t)(name - output->path);
+  if (length >= sizeof directory) return message_failed(output->path, "%s", strerror(ENAMETOOLONG));
+  if (length > 0) memcpy(directory, output->path, length), directory[length] = '\0';
+  if (realpath(directory, output->target) == NULL)
+    return message_failed(output->path, "%s", strerror(errno));
+  length = strlen(output->target);
+  if (length + 1 + strlen(name) >= sizeof output->target)
+    return message_failed(output->path, "%s", strerror(ENAMETOOLONG));
+  if (output->target[length - 1] != '/') output->target[length++] = '/';
+  strcpy(output->target + length, name);
+  return DONE;
+}
+
 static enum outcome find_target(struct output_file *output, mode_t *permissions) {
   struct stat existing;
-  bool exists = stat(output->path, &existing) == 0;
-  if (!exists && errno != ENOENT) return message_failed(output->path, "%s", strerror(errno));
-  if (exists && S_ISDIR(existing.st_mode))
-    return message_failed(output->path, "%s", strerror(EISDIR));
-  if (exists && !S_ISREG(existing.st_mode))
-    return message_failed(output->path, "not a regular file: an output appears whole or not at "
-                                        "all, which nothing else allows");
-  if (exists && access(output->path, W_OK) != 0)
+  output->exists = stat(output->path, &existing) == 0;
+  if (!output->exists && errno != ENOENT)
     return message_failed(output->path, "%s", strerror(errno));
-  if (exists && realpath(output->path, output->target) == NULL)
-    return message_failed(output->path, "%s", strerror(errno));
-  if (!exists && strlen(output->path) >= sizeof output->target)
-    return message_failed(output->path, "%s", strerror(ENAMETOOLONG));
-  if (!exists) strcpy(output->target, output->path);
-  *permissions = wanted_permissions(exists ? &existing : NULL);
-  return DONE;
+  *permissions = wanted_permissions(output->exists ? &existing : NULL);
+  if (!output->exists) return find_new_target(output);
+  output->device = existing.st_dev;
+  output->inode = existing.st_ino;
+  enum outcome outcome = check_existing(output->path, &existing);
+  if (outcome == DONE && realpath(output->path, output->target) == NULL)
+    outcome = message_failed(output->path, "%s", strerror(errno));
+  return outcome;
+}
+
+/* However the two are spelled. */
+static bool is_same_file(const struct output_file *a, const struct output_file *b) {
+  if (a->exists && b->exists) return a->device == b->device && a->inode == b->inode;
+  return strcmp(a->target, b->target) == 0;
 }
 
 /* DIRECTORY/.axisnorm-XXXXXX: in the same directory, so that the rename stays on one disk. */
@@ -104,8 +139,6 @@ static bool name_temporary(struct output_file *output) {
 }
 
 enum outcome output_open(const char *path, struct output_file **result) {
-  for (int i = 0; i < output_count; i++)
-    if (strcmp(outputs[i].path, path) == 0) return message_misused(path, "named for two outputs");
   if (output_count == OUTPUT_LIMIT) return message_failed(path, "too many outputs");
 
   struct output_file *output = &outputs[output_count];
@@ -113,6 +146,8 @@ enum outcome output_open(const char *path, struct output_file **result) {
   mode_t permissions = 0;
   enum outcome outcome = find_target(output, &permissions);
   if (outcome != DONE) return outcome;
+  for (int i = 0; i < output_count; i++)
+    if (is_same_file(&outputs[i], output)) return message_misused(path, "named for two outputs");
   if (!name_temporary(output)) return message_failed(path, "%s", strerror(ENAMETOOLONG));
 
   sigset_t before;
@@ -165,7 +200,10 @@ enum outcome output_commit_all(void) {
   }
   enum outcome outcome = DONE;
   sigset_t before;
-  hold_signals(&before); /* all the names change, or a signal comes before the first */
+  /* All the names change, or a signal comes before the first. A rename that fails all the same,
+   * say because its directory was removed meanwhile, leaves those before it: what they replaced is
+   * gone. */
+  hold_signals(&before);
   for (int i = 0; i < output_count && outcome == DONE; i++) {
     if (rename(outputs[i].temporary, outputs[i].target) == 0)
       atomic_store(&outputs[i].pending, false);

@@ -20,7 +20,8 @@ enum outcome output_open(const char *path, struct output_file **output);
 FILE *output_stream(struct output_file *output);
 const char *output_path(const struct output_file *output);
 
-/* Renames all outputs to their places, or removes them all. */
+/* Renames all outputs to their places. After an error output_discard_all removes those that have
+ * not taken theirs. */
 enum outcome output_commit_all(void);
 void output_discard_all(void);
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Figures, drawn by gnuplot from a script that it gets through a pipe. */
+/* Figures, drawn by gnuplot. It takes no notice of a full disk, so what it draws comes through a
+ * pipe and is written here. */
 #ifndef AXISNORM_PLOT_H
 #define AXISNORM_PLOT_H
 
 #include "output_file.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 
 /* .svg or .png */
 bool plot_has_known_suffix(const char *path);
@@ -14,8 +14,6 @@ bool plot_has_known_suffix(const char *path);
 struct plot {
   struct output_file *output;
   FILE *script; /* write gnuplot's commands here */
-  char *text;   /* what was written */
-  size_t length;
 };
 
 /* Opens the output, and makes sure that gnuplot is there before the work that it is to draw.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One norm over the whole input: what every batch is compared with. */
 #include "compare.h"
+#include "passes.h"
 
 static enum outcome create_tensors(struct population *p, const struct compare_input *input) {
   struct shape statistics = {.rank = 1, .extents = {p->prepared.info.statistics}};
@@ -13,40 +14,32 @@ static enum outcome create_tensors(struct population *p, const struct compare_in
 }
 
 static axn_status run(struct population *p, const struct compare_input *input, axn_error *error) {
-  axn_training_args forward = axn_training_init();
-  forward.x = input->x.data;
-  forward.y = p->y.data;
-  forward.mean = p->mean.data;
-  forward.rstd = p->rstd.data;
-  forward.workspace = p->prepared.workspace;
-  forward.workspace_size = p->prepared.workspace_size;
-  axn_status status = axn_forward_training(p->prepared.plan, &forward, error);
-  if (status != AXN_OK) return status;
-
-  axn_backward_args backward = axn_backward_init();
-  backward.x = input->x.data;
-  backward.grad_y = input->grad_y.data;
-  backward.mean = p->mean.data;
-  backward.rstd = p->rstd.data;
-  backward.grad_x = p->grad_x.data;
-  backward.workspace = p->prepared.workspace;
-  backward.workspace_size = p->prepared.workspace_size;
-  return axn_backward(p->prepared.plan, &backward, error);
+  const struct pass_data data = {.x = input->x.data,
+                                 .grad_y = input->grad_y.data,
+                                 .y = p->y.data,
+                                 .grad_x = p->grad_x.data,
+                                 .mean = p->mean.data,
+                                 .rstd = p->rstd.data};
+  axn_status status = pass_training(&p->prepared, &data, error);
+  return status == AXN_OK ? pass_backward(&p->prepared, &data, error) : status;
 }
 
 enum outcome population_create(struct population *p, const struct options *options,
                                const struct compare_input *input, axn_norm norm) {
   *p = (struct population){.usable = false};
-  enum outcome outcome = prepare(&p->prepared, options, norm, &input->shape, 0,
-                                 AXN_PARAMETERS_PER_CHANNEL, input->shape_source);
+  struct wanted wanted = {.norm = norm, .shape = input->shape, .source = {input->shape_source, 0}};
+  enum outcome outcome = prepare(&p->prepared, options, &wanted);
+  if (outcome == DONE) outcome = prepare_workspace(&p->prepared);
   if (outcome == DONE) outcome = create_tensors(p, input);
+  if (outcome == DONE) outcome = moments_create(&p->moments, &p->prepared);
   if (outcome != DONE) return outcome;
   axn_error error = {AXN_OK, ""};
   axn_status status = run(p, input, &error);
   if (status == AXN_ERROR_TOO_FEW_VALUES) return DONE; /* its rows have no numbers */
   if (status != AXN_OK) return prepare_failure(&p->prepared, status, &error);
-  for (int64_t i = 0; i < p->rstd.count; i++) {
-    double rstd = p->rstd.data[i], variance = 1 / (rstd * rstd) - options->epsilon;
+  moments_compute(&p->moments, &p->prepared, input->x.data);
+  for (int64_t i = 0; i < p->moments.count; i++) {
+    double variance = p->moments.variance[i];
     p->running_variance.data[i] = variance > 0 ? (float)variance : 0;
   }
   p->usable = true;
@@ -59,5 +52,6 @@ void population_release(struct population *p) {
   tensor_release(&p->mean);
   tensor_release(&p->rstd);
   tensor_release(&p->running_variance);
+  moments_release(&p->moments);
   prepare_release(&p->prepared);
 }

@@ -19,6 +19,11 @@ void prepare_shape_from_file(const struct shape *file, axn_layout layout, struct
   for (int k = 2; k < file->rank; k++) shape->extents[k] = file->extents[k - 1];
 }
 
+int prepare_axis_at(const axn_desc *desc, int position) {
+  if (desc->layout == AXN_CHANNELS_FIRST || position == 0) return position;
+  return position == desc->rank - 1 ? 1 : position + 1;
+}
+
 static bool has_norm(const struct norm_list *list, axn_norm norm) {
   for (int i = 0; i < list->count; i++)
     if (list->values[i] == norm) return true;
@@ -39,45 +44,41 @@ static const char *without_field(const char *why) {
   return strncmp(why + length, ": ", 2) == 0 ? why + length + 2 : why;
 }
 
-enum outcome prepare_failure(const struct prepared *prepared, axn_status status,
-                             const axn_error *error) {
-  const char *option = NULL;
+/* Null: the shape is at fault, or what stands beside it in a list of shapes. */
+static const char *option_at_fault(const struct prepared *prepared, axn_status status) {
+  bool listed = prepared->source.line > 0;
   switch (status) {
   case AXN_ERROR_GROUPS:
-    option = "--groups";
-    break;
+    return listed ? NULL : "--groups";
   case AXN_ERROR_AXIS:
-    option = "--axis";
-    break;
+    return listed ? NULL : "--axis";
   case AXN_ERROR_EPSILON:
-    option = "--epsilon";
-    break;
+    return "--epsilon";
   case AXN_ERROR_MOMENTUM:
-    option = "--momentum";
-    break;
+    return "--momentum";
   case AXN_ERROR_THREADS:
-    option = "--threads";
-    break;
+    return "--threads";
   case AXN_ERROR_ISA:
     /* --isa was checked when it was read, so only the environment can be at fault. */
-    option = prepared->desc.isa == AXN_ISA_AUTO ? "AXISNORM_ISA" : "--isa";
-    break;
+    return prepared->desc.isa == AXN_ISA_AUTO ? "AXISNORM_ISA" : "--isa";
   case AXN_ERROR_OPTION:
-    option = prepared->desc.layout == AXN_CHANNELS_LAST ? "--layout" : "--norm";
-    break;
+    return prepared->desc.layout == AXN_CHANNELS_LAST ? "--layout" : "--norm";
   case AXN_ERROR_STATISTICS:
-    option = "--running-mean";
-    break;
-  case AXN_ERROR_MEMORY:
-    return message_no_memory();
+    return "--running-mean";
   default:
-    break; /* all the others follow from the shape */
+    return strcmp(prepared->source.name, "--shape") == 0 ? "--shape" : NULL;
   }
+}
+
+enum outcome prepare_failure(const struct prepared *prepared, axn_status status,
+                             const axn_error *error) {
+  if (status == AXN_ERROR_MEMORY) return message_no_memory();
+  const struct shape_source *source = &prepared->source;
   const char *why = error->message[0] != '\0' ? error->message : axn_status_string(status);
+  const char *option = option_at_fault(prepared, status);
   if (option != NULL) return message_misused(option, "%s", without_field(why));
-  if (strcmp(prepared->shape_source, "--shape") == 0)
-    return message_misused(prepared->shape_source, "%s", why);
-  return message_failed(prepared->shape_source, "%s", why);
+  if (source->line > 0) return message_failed(source->name, "line %d: %s", source->line, why);
+  return message_failed(source->name, "%s", why);
 }
 
 static size_t largest_workspace(const axn_plan_info *info) {
@@ -87,44 +88,64 @@ static size_t largest_workspace(const axn_plan_info *info) {
   return size;
 }
 
-enum outcome prepare(struct prepared *prepared, const struct options *options, axn_norm norm,
-                     const struct shape *shape, int64_t groups, axn_parameters parameters,
-                     const char *shape_source) {
-  *prepared = (struct prepared){.shape_source = shape_source};
-  if (shape->rank < 2 || shape->rank > 5)
-    return message_failed(shape_source, "has %d %s: N,C and up to 3 spatial axes are due",
-                          shape->rank, shape->rank == 1 ? "axis" : "axes");
+static axn_desc desc_of(const struct options *options, const struct wanted *wanted) {
   axn_desc desc = axn_desc_init();
-  desc.norm = norm;
+  desc.norm = wanted->norm;
   desc.layout = options->layout;
-  desc.rank = shape->rank;
-  for (int k = 0; k < shape->rank; k++) desc.shape[k] = shape->extents[k];
-  if (norm == AXN_GROUP_NORM) {
-    desc.groups = groups != 0 ? groups : options->groups;
-    if (desc.groups == 0) desc.groups = prepare_default_groups(shape->extents[1]);
+  desc.rank = wanted->shape.rank;
+  for (int k = 0; k < desc.rank; k++) desc.shape[k] = wanted->shape.extents[k];
+  if (wanted->norm == AXN_GROUP_NORM) {
+    desc.groups = wanted->groups != 0 ? wanted->groups : options->groups;
+    if (desc.groups == 0) desc.groups = prepare_default_groups(desc.shape[1]);
   }
-  if (norm == AXN_LAYER_NORM) desc.axis = (int)options->axis;
-  desc.parameters = parameters;
+  if (wanted->norm == AXN_LAYER_NORM) desc.axis = (int)options->axis;
+  if (wanted->parameters != 0) desc.parameters = wanted->parameters;
   desc.epsilon = options->epsilon;
   desc.momentum = options->momentum;
   desc.running_variance = options->running_variance;
   desc.isa = options->isa;
   desc.threads = (int)options->threads;
-  prepared->desc = desc;
+  return desc;
+}
 
-  prepared->info = axn_plan_info_init();
+/* From prepared->desc; nothing is left to release where that fails. */
+static enum outcome create_plan(struct prepared *prepared) {
   axn_error error = {AXN_OK, ""};
-  axn_status status = axn_plan_create(&prepared->plan, &desc, &error);
+  prepared->info = axn_plan_info_init();
+  axn_status status = axn_plan_create(&prepared->plan, &prepared->desc, &error);
   if (status == AXN_OK) status = axn_plan_describe(prepared->plan, &prepared->info, &error);
-  enum outcome outcome = DONE;
-  if (status != AXN_OK) {
-    outcome = prepare_failure(prepared, status, &error);
-  } else {
-    prepared->workspace_size = largest_workspace(&prepared->info);
-    prepared->workspace = malloc(prepared->workspace_size > 0 ? prepared->workspace_size : 1);
-    if (prepared->workspace == NULL) outcome = message_no_memory();
-  }
-  if (outcome != DONE) prepare_release(prepared);
+  if (status == AXN_OK) return DONE;
+  prepare_release(prepared);
+  return prepare_failure(prepared, status, &error);
+}
+
+enum outcome prepare(struct prepared *prepared, const struct options *options,
+                     const struct wanted *wanted) {
+  *prepared = (struct prepared){.source = wanted->source};
+  int rank = wanted->shape.rank;
+  if (rank < 2 || rank > 5)
+    return message_failed(wanted->source.name, "has %d %s: N,C and up to 3 spatial axes are due",
+                          rank, rank == 1 ? "axis" : "axes");
+  prepared->desc = desc_of(options, wanted);
+  return create_plan(prepared);
+}
+
+enum outcome prepare_workspace(struct prepared *prepared) {
+  prepared->workspace_size = largest_workspace(&prepared->info);
+  prepared->workspace = malloc(prepared->workspace_size > 0 ? prepared->workspace_size : 1);
+  return prepared->workspace != NULL ? DONE : message_no_memory();
+}
+
+enum outcome prepare_machine(int64_t threads, axn_isa isa, axn_plan_info *info) {
+  enum { LARGE = 1 << 14 };
+  struct prepared prepared = {.source = {"the machine", 0}, .desc = axn_desc_init()};
+  prepared.desc.rank = 2;
+  prepared.desc.shape[0] = prepared.desc.shape[1] = LARGE; /* nothing of that size is allocated */
+  prepared.desc.threads = (int)threads;
+  prepared.desc.isa = isa;
+  enum outcome outcome = create_plan(&prepared);
+  *info = prepared.info;
+  prepare_release(&prepared);
   return outcome;
 }
 

@@ -6,22 +6,43 @@
 #include "options.h"
 #include "tensor.h"
 
+/* Where a shape came from, for messages. */
+struct shape_source {
+  const char *name; /* a file or an option */
+  int line;         /* of a list of shapes; 0: the name says all */
+};
+
 struct prepared {
   axn_desc desc;
   axn_plan *plan;
   axn_plan_info info;
-  void *workspace; /* enough for each of the three runs */
+  void *workspace; /* enough for each of the three runs; null before prepare_workspace */
   size_t workspace_size;
-  const char *shape_source; /* the file or option that the shape came from */
+  struct shape_source source;
 };
 
 /* The groups that a norm gets where none are asked for; the help of --groups states the rule. */
 int64_t prepare_default_groups(int64_t channels);
 
-/* `groups` 0: as options say. The shape is N, C, spatial. */
-enum outcome prepare(struct prepared *prepared, const struct options *options, axn_norm norm,
-                     const struct shape *shape, int64_t groups, axn_parameters parameters,
-                     const char *shape_source);
+/* What is wanted; zeros where the options or the library say. */
+struct wanted {
+  axn_norm norm;
+  struct shape shape; /* N, C, spatial */
+  int64_t groups;
+  axn_parameters parameters;
+  struct shape_source source;
+};
+
+/* Makes the plan. */
+enum outcome prepare(struct prepared *prepared, const struct options *options,
+                     const struct wanted *wanted);
+
+/* Allocates what a run needs, which merely to look at the plan takes not. */
+enum outcome prepare_workspace(struct prepared *prepared);
+
+/* The threads and the instruction set of a tensor that is large enough for all of them. */
+enum outcome prepare_machine(int64_t threads, axn_isa isa, axn_plan_info *info);
+
 void prepare_release(struct prepared *prepared);
 
 /* The message for a status of the library: names the option or file at fault. */
@@ -31,7 +52,10 @@ enum outcome prepare_failure(const struct prepared *prepared, axn_status status,
 /* An option that no norm in the list has is a mistake. */
 enum outcome prepare_check_options(const struct options *options);
 
-/* Shapes of files to shapes of the library and back, by the layout. */
+/* The axis, of N, C, spatial, that stands at a position of memory and of a file's shape. */
+int prepare_axis_at(const axn_desc *desc, int position);
+
+/* The shape of a file as N, C, spatial, by the layout. */
 void prepare_shape_from_file(const struct shape *file, axn_layout layout, struct shape *shape);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "random.h"
+#include "progress.h"
 
 #include <math.h>
 
@@ -48,4 +49,12 @@ static double uniform(struct random *random) {
 double random_normal(struct random *random) {
   double radius = sqrt(-2 * log(uniform(random)));
   return radius * cos(6.283185307179586 * uniform(random));
+}
+
+void random_fill_normal(struct random *random, float *values, int64_t count) {
+  enum { BETWEEN_LOOKS = 1 << 16 };
+  for (int64_t i = 0; i < count; i++) {
+    if (i % BETWEEN_LOOKS == 0) progress_within(i, count);
+    values[i] = (float)random_normal(random);
+  }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #define _POSIX_C_SOURCE 200809L
 #include "timing.h"
+#include "progress.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +29,19 @@ static void find_repeats(struct timed *timed) {
   while (sample(timed) < SHORTEST_SAMPLE && timed->repeats < INT64_C(1) << 20) timed->repeats *= 2;
 }
 
+/* In thousandths; drawn between rounds, where it disturbs no sample. */
+static void show_progress(int round, double part_of_time) {
+  double rounds = (double)round / TIMING_ROUNDS_LEAST;
+  double least = rounds < part_of_time ? rounds : part_of_time;
+  double most = (double)round / TIMING_ROUNDS_MOST;
+  progress_within((int64_t)(1000 * (least > most ? least : most)), 1000);
+}
+
 int timing_run(struct timed *works, int count, double seconds) {
-  for (int i = 0; i < count; i++) find_repeats(&works[i]);
+  for (int i = 0; i < count; i++) {
+    find_repeats(&works[i]);
+    show_progress(0, 0);
+  }
   double began = timing_now();
   int round = 0;
   while (round < TIMING_ROUNDS_LEAST ||
@@ -37,6 +49,7 @@ int timing_run(struct timed *works, int count, double seconds) {
     for (int i = 0; i < count; i++)
       works[i].samples[round] = sample(&works[i]) / (double)works[i].repeats;
     round++;
+    show_progress(round, (timing_now() - began) / seconds);
   }
   return round;
 }

@@ -19,7 +19,7 @@ struct timed {
 double timing_now(void); /* seconds on a clock that never jumps */
 
 /* Measures for about `seconds` in all, but at least the least number of rounds. Returns their
- * number: samples [i] of all works belong to one round. */
+ * number: samples [i] of all works belong to one round. Shows progress within the step at hand. */
 int timing_run(struct timed *works, int count, double seconds);
 
 /* Of the first `rounds` values; `values` stay as they are. */

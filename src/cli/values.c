@@ -21,14 +21,17 @@ bool value_integer(const char *text, int64_t lowest, int64_t highest, int64_t *r
   return true;
 }
 
-bool value_number(const char *text, double *result) {
-  const char *start = *text == '-' || *text == '+' ? text + 1 : text;
-  if (!isdigit((unsigned char)*start) && *start != '.') return false;
+const char *value_number(const char *text, double *result) {
+  static const char digits[] = "0123456789";
   char *end;
+  errno = 0;
   double value = strtod(text, &end);
-  if (end == text || *end != '\0' || !isfinite(value)) return false;
+  bool decimal = strspn(text, "0123456789+-.eE") == strlen(text); /* no hex, nan, inf, no space */
+  if (!decimal || strpbrk(text, digits) == NULL || *end != '\0') return "not a decimal number";
+  if (isinf(value)) return "too large for a double";
+  if (errno == ERANGE && value == 0) return "too close to 0 for a double";
   *result = value;
-  return true;
+  return NULL;
 }
 
 bool value_next_part(const char **text, char *part, size_t room) {

@@ -29,9 +29,11 @@ struct norm_list {
 };
 
 bool value_integer(const char *text, int64_t lowest, int64_t highest, int64_t *result);
-bool value_number(const char *text, double *result);
 bool value_integers(const char *text, int64_t lowest, int64_t highest, struct integer_list *list);
 bool value_norm(const char *text, axn_norm *norm);
+
+/* A decimal number. Returns null, or why the text is none. */
+const char *value_number(const char *text, double *result);
 
 /* The next part of a comma-separated text, copied to `part`; *text moves past it and becomes null
  * after the last. False for a part that is empty or too long. */

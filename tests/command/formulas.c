@@ -58,8 +58,5 @@ void expect_near(double value, double due, double tolerance, const char *what) {
 struct array channels(const char *name, int64_t count, double offset, uint64_t seed) {
   char shape[32];
   snprintf(shape, sizeof shape, "%d", (int)count);
-  struct array array = array_of(shape);
-  fill_normal(&array, offset, seed);
-  write_array(name, &array);
-  return array;
+  return normal_array(name, shape, offset, seed);
 }

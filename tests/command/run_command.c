@@ -57,6 +57,8 @@ static pid_t start(const struct setting *setting, char **arguments, int out, int
   else
     dup2(out, 1);
   dup2(err, 2);
+  for (int i = 0; i < 3 && setting->closed != NULL; i++)
+    if (setting->closed[i]) close(i);
   if (setting->variable != NULL) setenv(setting->variable, setting->value, 1);
   if (setting->file_size_limit > 0) {
     struct rlimit limit = {(rlim_t)setting->file_size_limit, (rlim_t)setting->file_size_limit};
@@ -77,15 +79,44 @@ static char *text_of(FILE *stream) {
   return text;
 }
 
+/* All that comes before the last process closes its end. */
+static char *text_of_terminal(int terminal) {
+  FILE *text = tmpfile();
+  cr_assert_not_null(text);
+  char bytes[4096];
+  for (ssize_t got; (got = read(terminal, bytes, sizeof bytes)) > 0;)
+    cr_assert_eq(fwrite(bytes, 1, (size_t)got, text), (size_t)got);
+  return text_of(text);
+}
+
+static int open_terminal(int *other_end) {
+  int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  cr_assert(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+  *other_end = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+  cr_assert_geq(*other_end, 0);
+  return terminal;
+}
+
 static struct run run_arguments(const struct setting *setting, char **arguments) {
   FILE *out = tmpfile(), *err = tmpfile();
   cr_assert(out != NULL && err != NULL);
-  pid_t child = start(setting, arguments, fileno(out), fileno(err));
+  int other_end = fileno(err), terminal = -1;
+  if (setting->terminal) terminal = open_terminal(&other_end);
+  pid_t child = start(setting, arguments, fileno(out), other_end);
+  struct run run = {0, NULL, NULL};
+  if (setting->terminal) {
+    close(other_end);
+    run.err = text_of_terminal(terminal);
+    close(terminal);
+  }
   int status;
   cr_assert_eq(waitpid(child, &status, 0), child);
-  struct run run = {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), NULL, NULL};
+  run.status = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   run.out = text_of(out);
-  run.err = text_of(err);
+  if (setting->terminal)
+    fclose(err);
+  else
+    run.err = text_of(err);
   return run;
 }
 
@@ -211,6 +242,13 @@ void fill_normal(struct array *array, double offset, uint64_t seed) {
     double radius = sqrt(-2 * log(uniform(&seed)));
     array->data[i] = (float)(offset + radius * cos(6.283185307179586 * uniform(&seed)));
   }
+}
+
+struct array normal_array(const char *name, const char *shape, double offset, uint64_t seed) {
+  struct array array = array_of(shape);
+  fill_normal(&array, offset, seed);
+  write_array(name, &array);
+  return array;
 }
 
 void write_bytes(const char *name, const void *bytes, size_t size) {

@@ -17,8 +17,10 @@ struct run {
 /* How to run, beyond the arguments. All zero: as usual. */
 struct setting {
   const char *stdin_path, *stdout_path; /* null: /dev/null; captured */
+  const bool *closed;                   /* null: none; else which of descriptors 0 to 2 */
   const char *variable, *value;         /* an environment variable to set */
   long file_size_limit;                 /* bytes; 0: none */
+  bool terminal;                        /* standard error is one */
 };
 
 enum { ARGUMENTS_LIMIT = 64 };
@@ -57,6 +59,8 @@ struct array {
 struct array array_of(const char *shape); /* "2,6,5,5"; zeros */
 void array_free(struct array *array);
 void fill_normal(struct array *array, double offset, uint64_t seed);
+/* A normal one of that shape, also written to a file. */
+struct array normal_array(const char *name, const char *shape, double offset, uint64_t seed);
 const char *write_array(const char *name, const struct array *array); /* its path */
 struct array read_array(const char *name);
 void write_bytes(const char *name, const void *bytes, size_t size);

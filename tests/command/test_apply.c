@@ -53,11 +53,8 @@ Test(apply, every_norm_is_right_to_3_units_at_every_offset) {
 }
 
 Test(apply, every_thread_count_writes_the_same_bytes) {
-  struct array x = array_of("3,48,17,19"), dy = array_of("3,48,17,19");
-  fill_normal(&x, 3, 1);
-  fill_normal(&dy, 0, 2);
-  write_array("x.npy", &x);
-  write_array("dy.npy", &dy);
+  struct array x = normal_array("x.npy", "3,48,17,19", 3, 1);
+  struct array dy = normal_array("dy.npy", "3,48,17,19", 0, 2);
   static const char *const files[] = {"y", "dx", "dscale", "dshift", "mean", "rstd"};
   for (int norm = 0; norm < NORMS; norm++) {
     char *bytes[6][2];
@@ -85,11 +82,8 @@ Test(apply, every_thread_count_writes_the_same_bytes) {
  */
 Test(apply, backward_agrees_with_float64) {
   for (int norm = 0; norm < NORMS; norm++) {
-    struct array x = array_of("4,6,3,5"), dy = array_of("4,6,3,5");
-    fill_normal(&x, 2, 3);
-    fill_normal(&dy, 0, 4);
-    write_array("x.npy", &x);
-    write_array("dy.npy", &dy);
+    struct array x = normal_array("x.npy", "4,6,3,5", 2, 3);
+    struct array dy = normal_array("dy.npy", "4,6,3,5", 0, 4);
     struct array scale = channels("scale.npy", 6, 1, 5), shift = channels("shift.npy", 6, 0, 6);
     char more[900];
     snprintf(more, sizeof more,
@@ -132,9 +126,7 @@ Test(apply, backward_agrees_with_float64) {
 
 Test(apply, statistics_have_the_shape_of_the_axes_kept) {
   static const char *const shapes[] = {"6", "4", "4,6", "4,3"};
-  struct array x = array_of("4,6,3,5");
-  fill_normal(&x, 2, 3);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "4,6,3,5", 2, 3);
   for (int norm = 0; norm < NORMS; norm++) {
     char line[300];
     snprintf(line, sizeof line,
@@ -160,9 +152,7 @@ Test(apply, statistics_have_the_shape_of_the_axes_kept) {
 }
 
 Test(apply, layer_takes_scale_and_shift_per_channel_and_per_element) {
-  struct array x = array_of("3,4,5,2");
-  fill_normal(&x, 2, 3);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "3,4,5,2", 2, 3);
   struct moments m = moments_of(LAYER, &x);
   static const char *const shapes[] = {"4", "4,5,2"};
   for (int each = 0; each < 2; each++) {
@@ -258,9 +248,7 @@ Test(apply, channels_last_is_the_same_normalization) {
 }
 
 Test(apply, an_output_may_replace_its_input) {
-  struct array x = array_of("4,6,3,5");
-  fill_normal(&x, 2, 3);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "4,6,3,5", 2, 3);
   struct array y = apply(GROUP, "");
   free(expect_done(run_command("apply --norm group --groups 3 --input %s --output %s",
                                path_of("x.npy"), path_of("x.npy"))));
@@ -272,9 +260,7 @@ Test(apply, an_output_may_replace_its_input) {
 }
 
 Test(apply, says_nothing_unless_asked) {
-  struct array x = array_of("4,6,3,5");
-  fill_normal(&x, 2, 3);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "4,6,3,5", 2, 3);
   char *text = expect_done(
       run_command("apply --norm batch --input %s --output %s", path_of("x.npy"), path_of("y.npy")));
   cr_expect_str_empty(text);

@@ -83,6 +83,13 @@ Test(call, wrong_calls_are_one_line_and_exit_2) {
       {"explain --epsilon -1e-5", "--epsilon"},
       {"explain --epsilon nan", "--epsilon"},
       {"explain --epsilon 1e-5x", "--epsilon"},
+      {"explain --epsilon 0x10", "--epsilon"},
+      {"explain --epsilon inf", "--epsilon"},
+      {"explain --epsilon 1e400", "--epsilon"},
+      {"explain --epsilon 1e-400", "--epsilon"},
+      {"explain --epsilon .", "--epsilon"},
+      {"explain --epsilon=", "--epsilon"},
+      {"explain --threads 1025", "--threads"},
       {"explain --layout hwcn", "--layout"},
       {"explain --threads -1", "--threads"},
       {"explain --threads two", "--threads"},
@@ -102,6 +109,7 @@ Test(call, wrong_calls_are_one_line_and_exit_2) {
       {"apply --norm batch --input= --output y.npy", "--input"},
       {"apply --norm batch --mode guess --input x.npy --output y.npy", "--mode"},
       {"apply --norm batch --momentum 1.5 --input x.npy --output y.npy", "--momentum"},
+      {"apply --norm batch --momentum 0x0p0 --input x.npy --output y.npy", "--momentum"},
       {"apply --norm batch --momentum -1 --input x.npy --output y.npy", "--momentum"},
       {"apply --norm batch --running-variance some --input x.npy --output y", "--running-variance"},
       {"apply --norm batch --input x.npy --output y.npy --running-mean m.npy", "--running-var"},
@@ -116,6 +124,24 @@ Test(call, wrong_calls_are_one_line_and_exit_2) {
   };
   for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++)
     expect_error(run_command(calls[i][0]), 2, calls[i][1]);
+}
+
+Test(call, a_number_out_of_range_is_told_from_a_wrong_one) {
+  static const char *const calls[][2] = {{"explain --epsilon 1e400", "too large"},
+                                         {"explain --epsilon 1e-400", "too close to 0"},
+                                         {"explain --epsilon 0x10", "not a decimal number"},
+                                         {"explain --epsilon 0", "above 0"}};
+  for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+    struct run run = run_command(calls[i][0]);
+    cr_expect_not_null(strstr(run.err, calls[i][1]), "%s", run.err);
+    run_free(&run);
+  }
+}
+
+Test(call, a_wrong_shape_is_named_once) {
+  struct run run = run_command("bench --shape 4,8 --norm instance");
+  cr_expect_null(strstr(run.err, "shape: shape"), "%s", run.err);
+  expect_error(run, 2, "--shape");
 }
 
 Test(call, unknown_norms_are_answered_with_the_known_ones) {

@@ -120,6 +120,70 @@ Test(compare, mean_noise_is_what_it_says) {
   array_free(&x);
 }
 
+/* Whatever the numbers are: other samples have no influence. */
+Test(compare, norms_of_single_samples_have_no_noise_even_of_nothing) {
+  struct array x = array_of("8,4,3,3");
+  write_array("zero.npy", &x);
+  fill_normal(&x, 1e-4, 1);
+  for (int64_t i = 0; i < x.count; i++) x.data[i] *= 1e-4f;
+  write_array("small.npy", &x);
+  static const char *const inputs[] = {"zero.npy", "small.npy"};
+  for (int i = 0; i < 2; i++)
+    for (int k = 0; k < 2; k++) {
+      char *text = expect_done(run_command(
+               "compare --input %s --epsilon %s --batch 2 --norms batch,layer,instance,group "
+               "--format json",
+               path_of(inputs[i]), k == 0 ? "1e-5" : "1e30")),
+           row[1024];
+      const char *rest = text;
+      cr_assert_not_null(next_row(&rest, row));
+      cr_expect_eq(is_null(row, "mean_noise"), i == 0);
+      for (int norm = 1; norm < 4; norm++) {
+        cr_assert_not_null(next_row(&rest, row));
+        for (int noise = 0; noise < 4; noise++)
+          cr_expect(!is_null(row, noises[noise]) && number(row, noises[noise]) == 0, "%s: %s",
+                    noises[noise], row);
+      }
+      free(text);
+    }
+  array_free(&x);
+}
+
+Test(compare, batch_sizes_are_put_in_order) {
+  char *text = expect_done(
+           run_command("compare --shape 32,4,3,3 --norms group --batch 32,4,1,4 --format json")),
+       row[1024];
+  static const int due[] = {1, 4, 32};
+  const char *rest = text;
+  for (int i = 0; i < 3; i++) {
+    cr_assert_not_null(next_row(&rest, row));
+    cr_expect_eq(number(row, "batch"), due[i]);
+  }
+  cr_expect_null(next_row(&rest, row));
+  free(text);
+}
+
+/* Also where every batch is too small for all of them. */
+Test(compare, threads_are_those_that_may_be_used) {
+  char *version = expect_done(run_command("--version")), due[64];
+  snprintf(due, sizeof due, "\"threads\": %d,", atoi(strstr(version, "threads: ") + 9));
+  char *text =
+      expect_done(run_command("compare --shape 2,4,3,3 --norms group --batch 1 --format json"));
+  cr_expect_not_null(strstr(text, due), "%s", text);
+  free(version);
+  free(text);
+}
+
+Test(compare, the_heading_is_one_line_whatever_the_file_is_called) {
+  static const char name[] = "a\n\033[2Jb.npy";
+  struct array x = normal_array(name, "4,4,3,3", 0, 1);
+  char *text =
+      expect_done(run_command("compare --norms group --batch 1 --input %s", path_of(name)));
+  cr_expect_not_null(strstr(text, "a??[2Jb.npy activations [4,4,3,3]"), "%s", text);
+  free(text);
+  array_free(&x);
+}
+
 Test(compare, a_batch_of_everything_has_no_noise) {
   char *text = expect_done(
            run_command("compare --shape 6,4,3,3 --norms batch --batch 6 --format json")),

@@ -55,11 +55,30 @@ Test(ending, a_signal_in_the_middle_of_the_work_leaves_no_figure) {
   cr_expect_eq(files_in_directory(), 0);
 }
 
+/* The place of the second output is removed meanwhile: the first has taken its own by then. */
+Test(ending, an_output_that_cannot_take_its_place_is_an_error) {
+  struct array x = normal_array("x.npy", "2,3,4,4", 0, 1);
+  cr_assert_eq(mkfifo(path_of("fifo"), 0666), 0);
+  cr_assert_eq(mkdir(path_of("gone"), 0777), 0);
+  struct setting usual = {0};
+  pid_t child = start_command(&usual, "apply --norm layer --input %s --output %s --mean-output %s",
+                              path_of("fifo"), path_of("y.npy"), path_of("gone/mean.npy"));
+  char line[600];
+  snprintf(line, sizeof line,
+           "until [ \"$(ls -A %s)\" ]; do sleep 0.01; done; rm -r %s && cat %s > %s",
+           path_of("gone"), path_of("gone"), path_of("x.npy"), path_of("fifo"));
+  cr_assert_eq(system(line), 0);
+  int status;
+  cr_assert_eq(waitpid(child, &status, 0), child);
+  cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+  cr_expect(file_exists("y.npy"));
+  cr_expect_eq(files_in_directory(), 3);
+  array_free(&x);
+}
+
 /* At whatever moment it comes: all of the outputs are there, or none. */
 Test(ending, a_signal_at_any_moment_leaves_all_or_nothing) {
-  struct array x = array_of("32,16,16,16");
-  fill_normal(&x, 0, 1);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "32,16,16,16", 0, 1);
   for (int delay = 0; delay < 40; delay++) {
     struct setting usual = {0};
     pid_t child =

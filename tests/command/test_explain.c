@@ -3,6 +3,7 @@
 #include "run_command.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,6 +138,69 @@ Test(explain, figures_are_drawn) {
       cr_expect_eq(files_in_directory(), 1, "%s", calls[i]);
       remove(path_of(names[k]));
     }
+}
+
+/* gnuplot takes no notice where it cannot write. */
+Test(explain, a_full_disk_leaves_no_figure) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  static const char *const names[] = {"figure.svg", "figure.png"};
+  for (int k = 0; k < 2; k++) {
+    size_t size;
+    free(expect_done(run_command("explain --plot %s", path_of(names[k]))));
+    free(read_text(names[k], &size));
+    remove(path_of(names[k]));
+    for (long limit = (long)size - 1; limit > 1000; limit /= 3) {
+      struct setting full = {.file_size_limit = limit};
+      struct run run = run_with(&full, "explain --plot %s --format csv", path_of(names[k]));
+      cr_expect_eq(run.status, 1, "%s, %ld bytes", names[k], limit);
+      cr_expect_not_null(strstr(run.err, "File too large"), "%s", run.err);
+      run_free(&run);
+      cr_expect_eq(files_in_directory(), 0, "%s, %ld bytes", names[k], limit);
+    }
+  }
+}
+
+/* Inputs that leave norms without numbers. */
+Test(explain, figures_are_drawn_where_numbers_are_missing) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  struct array nan = normal_array("nan.npy", "8,4,3,3", 0, 1);
+  nan.data[0] = NAN;
+  write_array("nan.npy", &nan);
+  struct array constant = array_of("8,4,3,3"), single = normal_array("single.npy", "8,6,1,1", 0, 1);
+  write_array("constant.npy", &constant);
+  static const char *const inputs[] = {"nan.npy", "constant.npy", "single.npy"};
+  static const char *const more[] = {"", " --norms batch", " --norms instance --batch 1"};
+  for (int i = 0; i < 3; i++)
+    for (int k = 0; k < 3; k++) {
+      char line[120];
+      snprintf(line, sizeof line, "compare%s --input %%s --plot %%s", more[k]);
+      free(expect_done(run_command(line, path_of(inputs[i]), path_of("figure.svg"))));
+      expect_figure("figure.svg");
+      remove(path_of("figure.svg"));
+    }
+  array_free(&nan);
+  array_free(&constant);
+  array_free(&single);
+}
+
+Test(explain, a_gnuplot_that_draws_nothing_is_an_error) {
+  static const char script[] = "#!/bin/sh\nexit 0\n";
+  struct setting idle = {.variable = "PATH", .value = directory};
+  write_bytes("gnuplot", script, sizeof script - 1);
+  char line[200];
+  snprintf(line, sizeof line, "chmod +x %s", path_of("gnuplot"));
+  cr_assert_eq(system(line), 0);
+  struct run run = run_with(&idle, "explain --plot %s", path_of("x.svg"));
+  cr_expect_eq(run.status, 1);
+  cr_expect_eq(strncmp(run.err, "axisnorm: gnuplot: ", 19), 0, "%s", run.err);
+  run_free(&run);
+  cr_expect_eq(files_in_directory(), 1);
+}
+
+/* It only looks: nothing of that size is ever allocated. */
+Test(explain, the_largest_shapes_are_explained) {
+  free(expect_done(run_command("explain --norm layer --shape 65536,65536,64,64")));
+  free(expect_done(run_command("explain --shape 1048576,1048576,64,64")));
 }
 
 /* A name is only ever a name, to the shell and to gnuplot. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Files that cannot be read, or hold what they should not. */
+#define _XOPEN_SOURCE 700
 #include "run_command.h"
 
 #include <criterion/criterion.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 TestSuite(files, .init = make_directory, .fini = remove_directory);
 
@@ -185,9 +187,7 @@ Test(files, every_truncation_is_an_error) {
 
 /* The same, with no size to look at beforehand. */
 Test(files, a_pipe_is_read_as_far_as_it_goes) {
-  struct array x = array_of("2,3,2,2");
-  fill_normal(&x, 0, 1);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "2,3,2,2", 0, 1);
   char *lines[3] = {NULL};
   static const char *const feeds[] = {"cat %s", "head -c 150 %s", "cat %s %s"};
   for (int i = 0; i < 3; i++) {
@@ -226,9 +226,7 @@ Test(files, files_that_cannot_be_read) {
 }
 
 Test(files, outputs_that_cannot_be_written) {
-  struct array x = array_of("2,3");
-  fill_normal(&x, 0, 1);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "2,3", 0, 1);
   cr_assert_eq(mkdir(path_of("folder"), 0777), 0);
   const char *const outputs[] = {"/dev/full", "/dev/null", path_of("folder"),
                                  path_of("missing/y.npy"), path_of("x.npy/y.npy")};
@@ -246,11 +244,53 @@ Test(files, outputs_that_cannot_be_written) {
   array_free(&x);
 }
 
+/* However the names are spelled. */
+Test(files, one_file_is_not_two_outputs) {
+  struct array x = normal_array("x.npy", "2,3", 0, 1);
+  write_bytes("old.npy", "old", 3);
+  cr_assert_eq(symlink("old.npy", path_of("soft.npy")), 0);
+  cr_assert_eq(link(path_of("old.npy"), path_of("hard.npy")), 0);
+  cr_assert_eq(symlink(".", path_of("here")), 0);
+  static const char *const pairs[][2] = {
+      {"y.npy", "./y.npy"},         {"y.npy", "here/y.npy"}, {"here//y.npy", "./here/y.npy"},
+      {"old.npy", "here/old.npy"},  {"old.npy", "soft.npy"}, {"hard.npy", "old.npy"},
+      {"soft.npy", "here/soft.npy"}};
+  for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
+    expect_error(run_command("apply --norm layer --input %s --output %s --rstd-output %s",
+                             path_of("x.npy"), path_of(pairs[i][0]), path_of(pairs[i][1])),
+                 2, path_of(pairs[i][1]));
+    cr_expect_eq(files_in_directory(), 5);
+  }
+  array_free(&x);
+}
+
+Test(files, a_link_to_nothing_is_not_replaced) {
+  struct array x = normal_array("x.npy", "2,3", 0, 1);
+  cr_assert_eq(symlink("nothing.npy", path_of("link.npy")), 0);
+  expect_error(run_command("apply --norm layer --input %s --output %s", path_of("x.npy"),
+                           path_of("link.npy")),
+               1, path_of("link.npy"));
+  struct stat status;
+  cr_assert_eq(lstat(path_of("link.npy"), &status), 0);
+  cr_expect(S_ISLNK(status.st_mode));
+  array_free(&x);
+}
+
+Test(files, statistics_of_no_samples_are_not_written) {
+  struct array x = array_of("0,6,3,5");
+  write_array("x.npy", &x);
+  static const char *const options[] = {"--mean-output", "--rstd-output"};
+  for (int i = 0; i < 2; i++)
+    expect_error(run_command("apply --norm batch --input %s --output %s %s %s", path_of("x.npy"),
+                             path_of("y.npy"), options[i], path_of("s.npy")),
+                 1, options[i]);
+  cr_expect_eq(files_in_directory(), 1);
+  array_free(&x);
+}
+
 /* A limit on the size of files stands for a full disk: the last bytes are those that fail. */
 Test(files, a_full_disk_leaves_no_output_and_the_old_file_as_it_was) {
-  struct array x = array_of("64,64,8,8");
-  fill_normal(&x, 0, 1);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "64,64,8,8", 0, 1);
   static const long limits[] = {100, 4096, 1 << 19, (1 << 20) + 127};
   for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
     struct setting full = {.file_size_limit = limits[i]};
@@ -267,9 +307,7 @@ Test(files, a_full_disk_leaves_no_output_and_the_old_file_as_it_was) {
 }
 
 Test(files, an_output_replaces_what_a_link_points_to) {
-  struct array x = array_of("2,3");
-  fill_normal(&x, 0, 1);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "2,3", 0, 1);
   char line[600];
   snprintf(line, sizeof line, "echo old > %s && ln -s real.npy %s && chmod 640 %s",
            path_of("real.npy"), path_of("link.npy"), path_of("real.npy"));
@@ -356,4 +394,23 @@ Test(files, malformed_lists_of_shapes) {
     write_bytes("shapes.csv", texts[i], strlen(texts[i]));
     expect_error(run_command("bench --shapes %s", path_of("shapes.csv")), 1, path_of("shapes.csv"));
   }
+}
+
+/* The library's errors too, and before anything is measured. */
+Test(files, a_list_of_shapes_is_at_fault_with_its_line) {
+  static const char *const lines[] = {"group,2,6,3,3,4", "layer,2,6,,,", "batch,1,6,1,1,"};
+  for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+    char text[200];
+    int length = snprintf(text, sizeof text, "norm,n,c,h,w,groups\nlayer,2,6,3,3,\n%s\n", lines[i]);
+    write_bytes("shapes.csv", text, (size_t)length);
+    struct run run = run_command("bench --axis 3 --shapes %s", path_of("shapes.csv"));
+    cr_expect_not_null(strstr(run.err, ": line 3: "), "%s", run.err);
+    expect_error(run, 1, path_of("shapes.csv"));
+  }
+}
+
+Test(files, a_list_of_shapes_may_begin_with_a_byte_order_mark) {
+  static const char text[] = "\xef\xbb\xbfnorm,n,c,h,w\nlayer,2,6,3,3\n";
+  write_bytes("shapes.csv", text, sizeof text - 1);
+  free(expect_done(run_command("bench --passes backward --shapes %s", path_of("shapes.csv"))));
 }

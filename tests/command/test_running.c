@@ -23,9 +23,7 @@ Test(running, running_statistics_are_updated_in_training) {
                                               {"--momentum cumulative", 1, 1},
                                               {"--running-variance biased", 0.1, 0},
                                               {"--running-variance unbiased", 0.1, 1}};
-  struct array x = array_of("4,6,3,5");
-  fill_normal(&x, 2, 3);
-  write_array("x.npy", &x);
+  struct array x = normal_array("x.npy", "4,6,3,5", 2, 3);
   struct array mean = channels("m.npy", 6, 1, 5), variance = channels("v.npy", 6, 9, 6);
   struct moments m = moments_of(BATCH, &x);
   for (int given = 0; given < 2; given++)
@@ -61,11 +59,8 @@ Test(running, running_statistics_are_updated_in_training) {
 /* Frozen statistics: constants, also to the gradient. */
 Test(running, inference_uses_running_statistics) {
   for (int norm = BATCH; norm <= INSTANCE; norm += INSTANCE - BATCH) {
-    struct array x = array_of("4,6,3,5"), dy = array_of("4,6,3,5");
-    fill_normal(&x, 2, 3);
-    fill_normal(&dy, 0, 4);
-    write_array("x.npy", &x);
-    write_array("dy.npy", &dy);
+    struct array x = normal_array("x.npy", "4,6,3,5", 2, 3);
+    struct array dy = normal_array("dy.npy", "4,6,3,5", 0, 4);
     struct array mean = channels("m.npy", 6, 1, 5), variance = channels("v.npy", 6, 9, 6);
     char line[900];
     snprintf(line, sizeof line,
@@ -88,11 +83,8 @@ Test(running, inference_uses_running_statistics) {
 }
 
 Test(running, inference_without_running_statistics_is_training_but_for_batch) {
-  struct array x = array_of("4,6,3,5"), dy = array_of("4,6,3,5");
-  fill_normal(&x, 2, 3);
-  fill_normal(&dy, 0, 4);
-  write_array("x.npy", &x);
-  write_array("dy.npy", &dy);
+  struct array x = normal_array("x.npy", "4,6,3,5", 2, 3);
+  struct array dy = normal_array("dy.npy", "4,6,3,5", 0, 4);
   expect_error(run_command("apply --norm batch --mode inference --input %s --output %s",
                            path_of("x.npy"), path_of("y.npy")),
                2, "--running-mean");
@@ -136,4 +128,33 @@ Test(running, layer_and_group_keep_no_running_statistics) {
   cr_expect_eq(files_in_directory(), 2);
   array_free(&x);
   array_free(&m);
+}
+
+/* The mean is the value and the variance 0: y is the shift, and x has no influence on it. */
+Test(running, instance_inference_of_single_values_has_statistics_and_gradients) {
+  struct array x = normal_array("x.npy", "4,6,1,1", 2, 3), shift = channels("b.npy", 6, 1, 5);
+  struct array dy = normal_array("dy.npy", "4,6,1,1", 0, 4);
+  free(expect_done(run_command(
+      "apply --norm instance --mode inference --input %s --output %s --shift %s --mean-output %s "
+      "--rstd-output %s --grad-output %s --grad-input %s --grad-scale %s --grad-shift %s",
+      path_of("x.npy"), path_of("y.npy"), path_of("b.npy"), path_of("mean.npy"),
+      path_of("rstd.npy"), path_of("dy.npy"), path_of("dx.npy"), path_of("ds.npy"),
+      path_of("db.npy"))));
+  struct array y = read_array("y.npy"), mean = read_array("mean.npy"),
+               rstd = read_array("rstd.npy");
+  struct array dx = read_array("dx.npy"), ds = read_array("ds.npy"), db = read_array("db.npy");
+  double sums[6] = {0};
+  for (int64_t i = 0; i < x.count; i++) {
+    cr_expect_eq(y.data[i], shift.data[i % 6]);
+    cr_expect_eq(mean.data[i], x.data[i]);
+    expect_near(rstd.data[i], 1 / sqrt(1e-5), 1e-6, "rstd");
+    cr_expect_eq(dx.data[i], 0);
+    sums[i % 6] += dy.data[i];
+  }
+  for (int c = 0; c < 6; c++) {
+    cr_expect_eq(ds.data[c], 0);
+    expect_near(db.data[c], sums[c], 1e-6, "gradient of shift");
+  }
+  struct array *all[] = {&x, &shift, &dy, &y, &mean, &rstd, &dx, &ds, &db};
+  for (int i = 0; i < 9; i++) array_free(all[i]);
 }

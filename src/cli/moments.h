@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Mean and variance of every statistic in double: the rstd that the library gives holds few digits
+ * of a variance that is small beside epsilon. */
+#ifndef AXISNORM_MOMENTS_H
+#define AXISNORM_MOMENTS_H
+
+#include "prepare.h"
+
+struct moments {
+  int64_t count; /* of statistics, in the library's order */
+  double *mean, *variance;
+  double *values; /* how many each has got so far */
+};
+
+/* Room for the statistics of a plan. */
+enum outcome moments_create(struct moments *moments, const struct prepared *prepared);
+
+/* Of a tensor of the plan's shape. Equal values have the variance 0 to the last bit, and equal
+ * samples equal moments. */
+void moments_compute(struct moments *moments, const struct prepared *prepared, const float *x);
+
+void moments_release(struct moments *moments);
+
+#endif
