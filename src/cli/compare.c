@@ -17,8 +17,6 @@
 
 #define COLUMN(field) offsetof(struct compare_row, field)
 
-/* The table has the times as multiples of a copy, which say the same on every machine; with the
- * copy's own time they are all there. */
 static const struct report_column columns[] = {
     {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
     {"groups", NULL, REPORT_INTEGER, 0, COLUMN(groups)},
@@ -32,13 +30,12 @@ static const struct report_column columns[] = {
      COLUMN(output_deviation)},
     {"gradient_deviation", "deviation|of gradient", REPORT_NUMBER, REPORT_PERCENT,
      COLUMN(gradient_deviation)},
-    {"forward_seconds", NULL, REPORT_NUMBER, 0, COLUMN(forward_seconds)},
-    {"inference_seconds", NULL, REPORT_NUMBER, 0, COLUMN(inference_seconds)},
-    {"backward_seconds", NULL, REPORT_NUMBER, 0, COLUMN(backward_seconds)},
-    {"copy_seconds", "copy|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(copy_seconds)},
-    {NULL, "forward|/ copy", REPORT_NUMBER, REPORT_TIMES, COLUMN(forward_ratio)},
-    {NULL, "inference|/ copy", REPORT_NUMBER, REPORT_TIMES, COLUMN(inference_ratio)},
-    {NULL, "backward|/ copy", REPORT_NUMBER, REPORT_TIMES, COLUMN(backward_ratio)}};
+    {"forward_seconds", "forward|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(forward_seconds)},
+    {"inference_seconds", "inference|us", REPORT_NUMBER, REPORT_MICROSECONDS,
+     COLUMN(inference_seconds)},
+    {"backward_seconds", "backward|us", REPORT_NUMBER, REPORT_MICROSECONDS,
+     COLUMN(backward_seconds)},
+    {"copy_seconds", "copy|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(copy_seconds)}};
 
 /* Normal data in which channels differ in mean and scale, as real ones do. */
 static void fill_random(struct compare_input *input, const struct options *options) {
@@ -165,7 +162,7 @@ static void print_legend(void) {
         "noise      how far the statistics of a batch lie from those of all samples;\n"
         "           0: the other samples in the batch have no influence\n"
         "deviation  how far training, with statistics of the batch, departs from inference\n"
-        "copy       the fastest plain copy of the batch; the passes are in multiples of it\n",
+        "us         microseconds for the batch; copy: the fastest plain copy of it\n",
         stdout);
 }
 
