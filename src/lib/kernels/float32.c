@@ -69,6 +69,11 @@ INLINE vector load_some(const float *from, int64_t count, float pad) {
   return load(values);
 }
 
+/* Parameters from index `i` on; there may be none. */
+INLINE const float *parameters_at(const float *parameters, int64_t i) {
+  return parameters != NULL ? parameters + i : NULL;
+}
+
 INLINE void clear(vector lanes[PARTS]) {
   for (int p = 0; p < PARTS; p++) lanes[p] = (vector){0};
 }
@@ -352,28 +357,28 @@ INLINE float weigh_value(float value, const float *scale, const float *shift) {
 
 INLINE void apply_weights(const axn_apply_block *block, const float *scale, const float *shift) {
   const float mean = block->mean[0], multiplier = block->multiplier[0], offset = block->offset[0];
-  const int64_t step = scale != NULL, shift_step = shift != NULL, count = block->columns;
+  const int64_t count = block->columns;
   for (int64_t r = 0; r < block->rows; r++) {
     const float *x = block->x + r * block->row_stride;
     float *y = block->y + r * block->row_stride;
     int64_t j = 0;
     if (block->streams && count >= STREAM_RUN) {
       for (; j < count && (uintptr_t)(y + j) % sizeof(vector) != 0; j++) {
-        y[j] = weigh_value((x[j] - mean) * multiplier + offset, scale + j * step,
-                           shift + j * shift_step);
+        y[j] = weigh_value((x[j] - mean) * multiplier + offset, parameters_at(scale, j),
+                           parameters_at(shift, j));
       }
       for (; j + WIDTH <= count; j += WIDTH) {
-        stream(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset, scale + j * step,
-                                   shift + j * shift_step));
+        stream(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset,
+                                   parameters_at(scale, j), parameters_at(shift, j)));
       }
     }
     for (; j + WIDTH <= count; j += WIDTH) {
-      store(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset, scale + j * step,
-                                shift + j * shift_step));
+      store(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset, parameters_at(scale, j),
+                                parameters_at(shift, j)));
     }
     for (; j < count; j++) {
-      y[j] = weigh_value((x[j] - mean) * multiplier + offset, scale + j * step,
-                         shift + j * shift_step);
+      y[j] = weigh_value((x[j] - mean) * multiplier + offset, parameters_at(scale, j),
+                         parameters_at(shift, j));
     }
   }
 }
@@ -416,7 +421,6 @@ INLINE void pad_round(float round[LANES], const float *from, int64_t count, floa
 INLINE void sum_gradients(const axn_gradient_block *block, const float *scale,
                           axn_gradient_sums sums) {
   const float mean = block->mean[0], rstd = block->rstd[0];
-  const int64_t step = scale != NULL ? LANES : 0;
   double centres[LANES] = {0}, gradients[LANES] = {0}, products[LANES] = {0};
   vector centred[PARTS], gradient[PARTS], product[PARTS];
   int64_t budget = TERMS;
@@ -432,7 +436,7 @@ INLINE void sum_gradients(const axn_gradient_block *block, const float *scale,
         add_round(centred, gradient, product, x, grad_y, weights, mean, rstd);
         x += LANES;
         grad_y += LANES;
-        weights += step;
+        weights = parameters_at(weights, LANES);
       }
       if (left > 0 && budget > 0) {
         /* The pad is the mean, and 0, so that lanes without a value add nothing. */
@@ -575,21 +579,20 @@ INLINE float gradient_of_value(const float *x, const float *grad_y, const float 
 /* One run of memory with the same factors; `scale` may be null. */
 INLINE void gradient_of_run(const float *x, const float *grad_y, const float *scale, float *grad_x,
                             int64_t count, run_factors f, bool streams) {
-  const int64_t step = scale != NULL;
   int64_t i = 0;
   if (streams) {
     for (; i < count && (uintptr_t)(grad_x + i) % sizeof(vector) != 0; i++) {
-      grad_x[i] = gradient_of_value(x + i, grad_y + i, scale + i * step, &f);
+      grad_x[i] = gradient_of_value(x + i, grad_y + i, parameters_at(scale, i), &f);
     }
     for (; i + WIDTH <= count; i += WIDTH) {
-      stream(grad_x + i, gradient_of_vector(x + i, grad_y + i, scale + i * step, &f));
+      stream(grad_x + i, gradient_of_vector(x + i, grad_y + i, parameters_at(scale, i), &f));
     }
   }
   for (; i + WIDTH <= count; i += WIDTH) {
-    store(grad_x + i, gradient_of_vector(x + i, grad_y + i, scale + i * step, &f));
+    store(grad_x + i, gradient_of_vector(x + i, grad_y + i, parameters_at(scale, i), &f));
   }
   for (; i < count; i++) {
-    grad_x[i] = gradient_of_value(x + i, grad_y + i, scale + i * step, &f);
+    grad_x[i] = gradient_of_value(x + i, grad_y + i, parameters_at(scale, i), &f);
   }
 }
 
