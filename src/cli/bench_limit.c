@@ -34,7 +34,7 @@ void bench_choose_limit(struct bench_limit *limit, enum pass pass, const struct 
   limit->kind = backward                ? limit->second_reading ? "read2+triad" : "triad"
                 : limit->second_reading ? "read+copy"
                                         : "copy";
-  struct memory_work work = {.pass = backward ? MEMORY_TRIAD : MEMORY_COPY_LIBRARY,
+  struct memory_work work = {.pass = backward ? MEMORY_TRIAD_STREAMING : MEMORY_COPY_STREAMING,
                              .from = arrays->x.data,
                              .other = backward ? arrays->grad_y.data : NULL,
                              .to = backward ? arrays->grad_x.data : arrays->y.data,

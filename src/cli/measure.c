@@ -50,7 +50,7 @@ static enum outcome measure_times(struct compare_row *row, struct batch *batch) 
   if (works == NULL) return message_no_memory();
   struct memory_work copies[COPIES];
   for (int i = 0; i < COPIES; i++) {
-    copies[i] = (struct memory_work){.pass = (enum memory_pass)(MEMORY_COPY_LIBRARY + i),
+    copies[i] = (struct memory_work){.pass = (enum memory_pass)(MEMORY_COPY_STREAMING + i),
                                      .from = batch->x.data,
                                      .to = batch->y.data,
                                      .count = (size_t)batch->x.count,
