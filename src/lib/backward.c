@@ -101,7 +101,7 @@ static void gradient_wide(const axn_backward_run *run, const axn_place *unit,
   axn_wide_block wide = axn_widen(run, nest, statistics, block, column);
   wide.out = block->grad_x + column * block->column_stride;
   if (run->geometry->partition.column_family) {
-    wide.scale = axn_from(block->scale, column * nest->column.parameter);
+    wide.scale = axn_parameters_at(block->scale, column * nest->column.parameter);
   } else {
     wide.scale = block->scale;
   }

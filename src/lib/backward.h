@@ -109,8 +109,4 @@ static inline double axn_scale_at(const axn_backward_run *run, int64_t parameter
   return run->scale != NULL ? (double)run->scale[parameter] : 1;
 }
 
-static inline const float *axn_from(const float *values, int64_t at) {
-  return values != NULL ? values + at : NULL;
-}
-
 #endif

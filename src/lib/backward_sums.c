@@ -54,7 +54,8 @@ axn_gradient_block axn_gradient_block_at(const axn_backward_run *run, const axn_
                               .column_stride = nest->column.tensor,
                               .mean = statistics->mean,
                               .rstd = statistics->rstd,
-                              .scale = axn_from(run->scale, unit->parameter + at->parameter)};
+                              .scale =
+                                  axn_parameters_at(run->scale, unit->parameter + at->parameter)};
 }
 
 /* A block's sums come in lines, each with one parameter: its columns, in the column family; its

@@ -172,10 +172,6 @@ static double value_or(const float *values, int64_t at, double otherwise) {
   return values != NULL ? (double)values[at] : otherwise;
 }
 
-static const float *from(const float *values, int64_t at) {
-  return values != NULL ? values + at : NULL;
-}
-
 /* Multiplier and offset of column or row i: scale, shift and the low part of the mean folded in.
  * False where float32 does not hold them. */
 static bool fold(const forward_run *run, const unit_transform *transform, int64_t column,
@@ -197,8 +193,8 @@ static void apply_wide(const forward_run *run, const unit_transform *transform,
                                .rows = block->rows,
                                .columns = columns ? 1 : block->columns,
                                .row_stride = block->row_stride,
-                               .scale = from(run->scale, parameter),
-                               .shift = from(run->shift, parameter),
+                               .scale = axn_parameters_at(run->scale, parameter),
+                               .shift = axn_parameters_at(run->shift, parameter),
                                .parameter_row = nest->row.parameter,
                                .parameter_column = nest->column.parameter,
                                .mean = transform->mean[column],
@@ -250,8 +246,8 @@ static void apply_block(const forward_run *run, const axn_place *unit,
     multiplier[0] = (float)transform->rstd[0];
     /* The rounded multiplier, as it is what the rest of the mean meets in the kernel. */
     offset[0] = (float)(-transform->mean_low[0] * (double)multiplier[0]);
-    block.scale = from(run->scale, parameter);
-    block.shift = from(run->shift, parameter);
+    block.scale = axn_parameters_at(run->scale, parameter);
+    block.shift = axn_parameters_at(run->shift, parameter);
   } else {
     const int64_t count = columns ? at.columns : at.rows;
     const int64_t stride = columns ? nest->column.parameter : nest->row.parameter;

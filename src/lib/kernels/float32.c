@@ -198,21 +198,21 @@ INLINE void apply_weights(const axn_apply_block *block, const float *scale, cons
     int64_t j = 0;
     if (block->streams && count >= STREAM_RUN) {
       for (; j < count && (uintptr_t)(y + j) % sizeof(vector) != 0; j++) {
-        y[j] = weigh_value((x[j] - mean) * multiplier + offset, parameters_at(scale, j),
-                           parameters_at(shift, j));
+        y[j] = weigh_value((x[j] - mean) * multiplier + offset, axn_parameters_at(scale, j),
+                           axn_parameters_at(shift, j));
       }
       for (; j + WIDTH <= count; j += WIDTH) {
         stream(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset,
-                                   parameters_at(scale, j), parameters_at(shift, j)));
+                                   axn_parameters_at(scale, j), axn_parameters_at(shift, j)));
       }
     }
     for (; j + WIDTH <= count; j += WIDTH) {
-      store(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset, parameters_at(scale, j),
-                                parameters_at(shift, j)));
+      store(y + j, weigh_vector((load(x + j) - mean) * multiplier + offset,
+                                axn_parameters_at(scale, j), axn_parameters_at(shift, j)));
     }
     for (; j < count; j++) {
-      y[j] = weigh_value((x[j] - mean) * multiplier + offset, parameters_at(scale, j),
-                         parameters_at(shift, j));
+      y[j] = weigh_value((x[j] - mean) * multiplier + offset, axn_parameters_at(scale, j),
+                         axn_parameters_at(shift, j));
     }
   }
 }
@@ -270,7 +270,7 @@ INLINE void sum_gradients(const axn_gradient_block *block, const float *scale,
         add_round(centred, gradient, product, x, grad_y, weights, mean, rstd);
         x += LANES;
         grad_y += LANES;
-        weights = parameters_at(weights, LANES);
+        weights = axn_parameters_at(weights, LANES);
       }
       if (left > 0 && budget > 0) {
         /* The pad is the mean, and 0, so that lanes without a value add nothing. */
@@ -416,17 +416,17 @@ INLINE void gradient_of_run(const float *x, const float *grad_y, const float *sc
   int64_t i = 0;
   if (streams) {
     for (; i < count && (uintptr_t)(grad_x + i) % sizeof(vector) != 0; i++) {
-      grad_x[i] = gradient_of_value(x + i, grad_y + i, parameters_at(scale, i), &f);
+      grad_x[i] = gradient_of_value(x + i, grad_y + i, axn_parameters_at(scale, i), &f);
     }
     for (; i + WIDTH <= count; i += WIDTH) {
-      stream(grad_x + i, gradient_of_vector(x + i, grad_y + i, parameters_at(scale, i), &f));
+      stream(grad_x + i, gradient_of_vector(x + i, grad_y + i, axn_parameters_at(scale, i), &f));
     }
   }
   for (; i + WIDTH <= count; i += WIDTH) {
-    store(grad_x + i, gradient_of_vector(x + i, grad_y + i, parameters_at(scale, i), &f));
+    store(grad_x + i, gradient_of_vector(x + i, grad_y + i, axn_parameters_at(scale, i), &f));
   }
   for (; i < count; i++) {
-    grad_x[i] = gradient_of_value(x + i, grad_y + i, parameters_at(scale, i), &f);
+    grad_x[i] = gradient_of_value(x + i, grad_y + i, axn_parameters_at(scale, i), &f);
   }
 }
 

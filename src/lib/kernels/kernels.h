@@ -13,9 +13,15 @@
 #define AXN_LIB_KERNELS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "tile.h"
+
+/* Parameters from index `at` on; there may be none. */
+static inline const float *axn_parameters_at(const float *parameters, int64_t at) {
+  return parameters != NULL ? parameters + at : NULL;
+}
 
 /* Moments of a number of values: their mean, and M2, the sum of squares about it. Arrays, one entry
  * per statistic; the number goes with them. */

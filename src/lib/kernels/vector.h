@@ -63,11 +63,6 @@ INLINE vector load_some(const float *from, int64_t count, float pad) {
   return load(values);
 }
 
-/* Parameters from index `i` on; there may be none. */
-INLINE const float *parameters_at(const float *parameters, int64_t i) {
-  return parameters != NULL ? parameters + i : NULL;
-}
-
 INLINE void clear(vector lanes[PARTS]) {
   for (int p = 0; p < PARTS; p++) lanes[p] = (vector){0};
 }
