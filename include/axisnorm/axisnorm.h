@@ -38,11 +38,12 @@
  *
  * Ownership: the library owns plans alone. Every buffer is the caller's, in a run nothing is
  * allocated, printed or kept. Threads: a plan never changes once made, so any number of threads may
- * run it at the same time, each on outputs and a workspace of its own. There is no global state.
+ * run it at the same time, each on outputs and a workspace of its own. Nothing is global but what the
+ * processor is, asked once.
  *
  * Results depend on the shape and the data alone: they are the same bits for every number of
- * threads, and for layer (axis >= 1), instance and group normalization a sample has the same bits
- * alone and in any batch.
+ * threads and every instruction set, and for layer (axis >= 1), instance and group normalization a
+ * sample has the same bits alone and in any batch.
  *
  * Errors: a function that can fail returns a status and, if `error` is not null, fills it with a
  * message that names the field at fault. Arguments are checked before anything is written.

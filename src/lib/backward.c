@@ -7,19 +7,18 @@
 
 #include "arguments.h"
 #include "error.h"
-#include "moments.h"
+#include "kernels/range.h"
 
 /* ---- workspace ---- */
 
 static int64_t segment_doubles(const axn_geometry *geometry) {
-  if (geometry->form == AXN_FORM_WEIGHTED) return 0;
-  return geometry->partition.units * geometry->partition.segments *
-         geometry->partition.unit_columns;
+  if (geometry->lines.form == AXN_FORM_WEIGHTED) return 0;
+  return geometry->partition.units * geometry->lines.segments * axn_unit_lines(geometry);
 }
 
 static int64_t block_doubles(const axn_geometry *geometry) {
-  if (geometry->terms.blocks == 1) return 0;
-  return geometry->partition.units * geometry->terms.blocks * geometry->lines * 3;
+  const int64_t blocks = axn_blocks_of_unit(geometry);
+  return blocks == 1 ? 0 : geometry->partition.units * blocks * geometry->lines.block_lines * 3;
 }
 
 int64_t axn_backward_doubles(const axn_plan *plan, const axn_geometry *geometry) {
@@ -42,147 +41,176 @@ static void place_workspace(axn_backward_run *run, void *workspace) {
 
 /* ---- second pass: gradient of x ---- */
 
-/* What multiplies grad_y, e and 1 in a block. */
-typedef struct gradient_factors {
-  float from_gradient[AXN_BLOCK_FACTORS], from_value[AXN_BLOCK_COLUMNS],
-      constant[AXN_BLOCK_COLUMNS];
-} gradient_factors;
-
-/* False where float32 does not hold a factor. */
-static bool find_factors(const axn_backward_run *run, const axn_place *unit, const axn_place *at,
-                         const axn_unit_statistics *statistics, gradient_factors *factors) {
-  const axn_geometry *geometry = run->geometry;
+static void find_values(const axn_backward_run *run, const axn_place *unit,
+                        const axn_unit_statistics *statistics, int64_t first, int64_t lines,
+                        int64_t parameter, axn_line_values *values) {
+  const axn_nest *nest = &run->geometry->lines;
   const axn_gradient_sums means = axn_means_of(run, unit);
-  bool finite = true;
-  for (int64_t j = 0; j < unit->columns; j++) {
-    const double rstd = (double)statistics->rstd[j];
-    factors->from_value[j] = (float)(-rstd * means.product[j]);
-    factors->constant[j] =
-        (float)(rstd * (means.centred[j] * means.product[j] - means.gradient[j]));
-    finite &= isfinite(factors->from_value[j]) && isfinite(factors->constant[j]);
-  }
-  if (geometry->form == AXN_FORM_WEIGHTED) {
-    factors->from_gradient[0] = statistics->rstd[0];
-    return finite;
-  }
-  const bool columns = geometry->form == AXN_FORM_COLUMNS;
-  const int64_t count = columns ? at->columns : at->rows;
-  const int64_t stride = columns ? geometry->apply.column.parameter : geometry->apply.row.parameter;
-  for (int64_t i = 0; i < count; i++) {
-    const double rstd = (double)statistics->rstd[columns ? i : 0];
-    const int64_t parameter = unit->parameter + at->parameter + i * stride;
-    factors->from_gradient[i] = (float)(rstd * axn_scale_at(run, parameter));
-    finite &= (bool)isfinite(factors->from_gradient[i]);
-  }
-  return finite;
+  const bool weighted = nest->form == AXN_FORM_WEIGHTED;
+  const axn_gradient_factors_block block = {
+      .map = axn_line_map_of(nest, first, lines),
+      .mean = statistics->mean,
+      .rstd = statistics->rstd,
+      .centred = means.centred,
+      .gradient = means.gradient,
+      .product = run->frozen ? NULL : means.product,
+      .scale = weighted ? NULL : axn_parameters_at(run->scale, unit->parameter + parameter),
+      .mean_out = values->mean,
+      .rstd_out = values->rstd,
+      .from_gradient = values->from_gradient,
+      .from_value = values->from_value,
+      .constant = values->constant};
+  const bool held = run->plan->kernels->gradient_factors(&block);
+  values->wide = !held || statistics->wide;
 }
 
 /* Constant statistics: grad_x = grad_y * rstd * scale, which is an apply with mean and offset 0. */
 static void apply_frozen(const axn_backward_run *run, const axn_gradient_block *block) {
-  static const float zeros[AXN_BLOCK_FACTORS] = {0};
+  static const float zeros[AXN_LINE_ROOM] = {0};
   const axn_apply_block apply = {.x = block->grad_y,
                                  .y = block->grad_x,
-                                 .rows = block->rows,
-                                 .columns = block->columns,
-                                 .row_stride = block->row_stride,
-                                 .column_stride = block->column_stride,
+                                 .span = block->span,
                                  .mean = zeros,
                                  .multiplier = block->from_gradient,
                                  .offset = zeros,
                                  .streams = block->streams};
-  run->plan->kernels->apply[run->geometry->form](&apply);
+  run->plan->kernels->apply[run->geometry->lines.form](&apply);
 }
 
-static void gradient_wide(const axn_backward_run *run, const axn_place *unit,
-                          const axn_unit_statistics *statistics, const axn_gradient_block *block,
-                          int64_t column) {
-  const axn_nest *nest = &run->geometry->apply;
-  const axn_gradient_sums means = axn_means_of(run, unit);
-  axn_wide_block wide = axn_widen(run, nest, statistics, block, column);
-  wide.out = block->grad_x + column * block->column_stride;
-  if (run->geometry->partition.column_family) {
-    wide.scale = axn_parameters_at(block->scale, column * nest->column.parameter);
-  } else {
-    wide.scale = block->scale;
-  }
-  axn_wide_gradient(&wide, means.centred[column], means.gradient[column], means.product[column]);
+/* The same in float64, for one line. */
+static void apply_frozen_wide(const axn_backward_run *run, const axn_backward_step *step,
+                              const axn_gradient_block *block, int64_t line) {
+  axn_wide_block wide = axn_widen(run, step, block, line);
+  wide.x = wide.grad_y;
+  wide.mean = 0;
+  wide.out = block->grad_x + axn_line_offset(&run->geometry->lines, line);
+  wide.scale = axn_parameters_at(run->scale, axn_step_parameter(run, step, line));
+  axn_wide_apply(&wide);
 }
 
-/* A block of columns of which some need float64 goes one column at a time. */
-static void gradient_column_by_column(const axn_backward_run *run, const axn_place *unit,
-                                      const axn_unit_statistics *statistics,
-                                      const axn_gradient_block *block) {
-  for (int64_t j = 0; j < block->columns; j++) {
-    const bool usable = isfinite(block->from_gradient[j]) && isfinite(block->from_value[j]) &&
-                        isfinite(block->constant[j]);
-    if (!usable || axn_needs_wide((double)statistics->mean[j], statistics->exact_rstd[j])) {
-      gradient_wide(run, unit, statistics, block, j);
+static void gradient_wide(const axn_backward_run *run, const axn_backward_step *step,
+                          const axn_gradient_block *block, int64_t line) {
+  const axn_nest *nest = &run->geometry->lines;
+  const axn_gradient_sums means = axn_means_of(run, step->unit);
+  const int64_t cell = (step->first + line) / nest->lines_per_cell;
+  axn_wide_block wide = axn_widen(run, step, block, line);
+  wide.out = block->grad_x + axn_line_offset(nest, line);
+  wide.scale = axn_parameters_at(run->scale, axn_step_parameter(run, step, line));
+  wide.parameter_column = nest->length.parameter;
+  axn_wide_gradient(&wide, means.centred[cell], means.gradient[cell], means.product[cell]);
+}
+
+/* The lines of a block of which some need float64, one by one. */
+static void gradient_line_by_line(const axn_backward_run *run, const axn_backward_step *step,
+                                  const axn_gradient_block *block) {
+  const axn_nest *nest = &run->geometry->lines;
+  for (int64_t l = 0; l < step->lines; l++) {
+    const int64_t cell = (step->first + l) / nest->lines_per_cell, entry = l * nest->fold;
+    const bool held =
+        isfinite(block->from_gradient[entry]) &&
+        (run->frozen || (isfinite(block->from_value[entry]) && isfinite(block->constant[entry])));
+    if (!held ||
+        axn_needs_wide((double)step->statistics->mean[cell], step->statistics->exact_rstd[cell])) {
+      (run->frozen ? apply_frozen_wide : gradient_wide)(run, step, block, l);
       continue;
     }
-    axn_gradient_block column = *block;
-    column.columns = 1;
-    column.x += j * block->column_stride;
-    column.grad_y += j * block->column_stride;
-    column.grad_x += j * block->column_stride;
-    column.mean += j;
-    column.rstd += j;
-    column.from_gradient += j;
-    column.from_value += j;
-    column.constant += j;
-    run->plan->kernels->gradient[AXN_FORM_COLUMNS](&column);
-  }
-}
-
-static void gradient_of_block(const axn_backward_run *run, const axn_place *unit,
-                              const axn_unit_statistics *statistics, int64_t index) {
-  const axn_geometry *geometry = run->geometry;
-  const axn_place at = axn_block_at(&geometry->apply, index, unit->columns);
-  gradient_factors factors;
-  axn_gradient_block block = axn_gradient_block_at(run, &geometry->apply, unit, &at, statistics);
-  block.grad_x = run->grad_x + unit->tensor + at.tensor;
-  block.from_gradient = factors.from_gradient;
-  block.from_value = factors.from_value;
-  block.constant = factors.constant;
-  block.streams = run->streams;
-  const bool finite = find_factors(run, unit, &at, statistics, &factors);
-  if (run->frozen) {
-    apply_frozen(run, &block);
-  } else if (finite && !statistics->wide) {
-    run->plan->kernels->gradient[geometry->form](&block);
-  } else if (geometry->form == AXN_FORM_COLUMNS) {
-    gradient_column_by_column(run, unit, statistics, &block);
-  } else {
-    gradient_wide(run, unit, statistics, &block, 0);
-  }
-}
-
-void axn_gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64_t end) {
-  const int64_t blocks = run->geometry->apply.blocks;
-  axn_unit_statistics statistics;
-  axn_place unit = {0};
-  for (int64_t i = begin; i < end; i++) {
-    if (i == begin || i % blocks == 0) {
-      unit = axn_unit_at(&run->geometry->partition, i / blocks);
-      axn_read_statistics(run, &unit, &statistics);
+    axn_gradient_block line = *block;
+    line.span = axn_apply_span(nest, &step->at, 1);
+    line.x += axn_line_offset(nest, l);
+    line.grad_y += axn_line_offset(nest, l);
+    line.grad_x += axn_line_offset(nest, l);
+    line.mean += entry;
+    line.rstd += entry;
+    line.from_gradient += entry;
+    line.from_value += entry;
+    line.constant += entry;
+    if (run->frozen) {
+      apply_frozen(run, &line);
+    } else {
+      run->plan->kernels->gradient[nest->form](&line);
     }
-    gradient_of_block(run, &unit, &statistics, i % blocks);
+  }
+}
+
+static void gradient_of_block(const axn_backward_run *run, const axn_backward_step *step) {
+  const axn_nest *nest = &run->geometry->lines;
+  const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
+  axn_gradient_block block = axn_gradient_block_of(run, step);
+  block.span = axn_apply_span(nest, &step->at, step->lines);
+  block.grad_x = run->grad_x + start;
+  block.streams = run->streams;
+  if (step->values->wide) {
+    gradient_line_by_line(run, step, &block);
+  } else if (run->frozen) {
+    apply_frozen(run, &block);
+  } else {
+    run->plan->kernels->gradient[nest->form](&block);
+  }
+}
+
+/* Lines of chunk `chunk` of a unit. */
+static int64_t lines_of_chunk(const axn_nest *nest, const axn_place *unit, int64_t chunk) {
+  const int64_t left = axn_lines_of(nest, unit->cells) - chunk * nest->block_lines;
+  return left < nest->block_lines ? left : nest->block_lines;
+}
+
+/* The blocks from `begin` to `end` of a unit, counted through all its lines. */
+static void gradient_of_part(const axn_backward_run *run, const axn_place *unit,
+                             const axn_unit_statistics *statistics, int64_t begin, int64_t end) {
+  const axn_nest *nest = &run->geometry->lines;
+  axn_line_values values;
+  for (int64_t i = begin; i < end; i++) {
+    const int64_t chunk = i / nest->blocks, b = i % nest->blocks;
+    const axn_backward_step step = {unit,
+                                    statistics,
+                                    &values,
+                                    chunk * nest->block_lines,
+                                    lines_of_chunk(nest, unit, chunk),
+                                    axn_block_at(nest, b)};
+    if (step.lines <= 0) break;
+    if (i == begin || b == 0 || nest->segments > 1) {
+      find_values(run, unit, statistics, step.first, step.lines,
+                  nest->segments > 1 ? step.at.parameter : 0, &values);
+    }
+    gradient_of_block(run, &step);
+  }
+}
+
+void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit) {
+  const axn_nest *nest = &run->geometry->lines;
+  axn_unit_statistics statistics;
+  axn_read_statistics(run, unit, &statistics);
+  gradient_of_part(run, unit, &statistics, 0, nest->blocks * axn_chunks_of(nest, unit->cells));
+}
+
+/* The blocks from `begin` to `end`, counted through all units. */
+static void gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64_t end) {
+  const axn_partition *partition = &run->geometry->partition;
+  const int64_t blocks = axn_blocks_of_unit(run->geometry);
+  axn_unit_statistics statistics;
+  while (begin < end) {
+    const axn_place unit = axn_unit_at(partition, begin / blocks);
+    const int64_t first = begin % blocks;
+    const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
+    axn_read_statistics(run, &unit, &statistics);
+    gradient_of_part(run, &unit, &statistics, first, first + count);
+    begin += count;
   }
 }
 
 static void gradient_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  axn_gradient_of_blocks(run, begin, end);
+  gradient_of_blocks(run, begin, end);
   run->plan->kernels->finish_streams();
 }
 
 /* Sums a unit and takes its gradient while its values are still in cache. */
 static void whole_units_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  const int64_t blocks = run->geometry->apply.blocks;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
     axn_sum_gradients(run, &unit, u);
-    axn_gradient_of_blocks(run, u * blocks, (u + 1) * blocks);
+    axn_gradient_of_unit(run, &unit);
   }
   run->plan->kernels->finish_streams();
 }
@@ -191,17 +219,17 @@ static void whole_units_task(void *data, int64_t begin, int64_t end) {
 
 static void run_backward(axn_backward_run *run) {
   const axn_geometry *geometry = run->geometry;
-  run->streams = axn_streams_output(&run->runner, run->plan->elements, run->grad_x == run->grad_y);
+  run->streams = axn_streams_output(run->plan, 3, run->grad_x == run->grad_y);
   const axn_partition *partition = &geometry->partition;
   const bool parameters = run->grad_scale != NULL || run->grad_shift != NULL;
-  const bool own_pass = parameters && geometry->form == AXN_FORM_WEIGHTED;
+  const bool own_pass = parameters && geometry->lines.form == AXN_FORM_WEIGHTED;
   if (own_pass && run->plan->bands > 0) {
     axn_backward_in_bands(run);
     return;
   }
   const bool sums = parameters || !run->frozen;
   const bool fused = sums && run->grad_x != NULL && !own_pass &&
-                     !axn_split_units(&run->runner, partition, &geometry->terms);
+                     !axn_split_units(&run->runner, partition, axn_blocks_of_unit(geometry));
   if (fused) {
     axn_run(&run->runner, partition->units, whole_units_task, run);
   } else if (sums) {
@@ -213,7 +241,7 @@ static void run_backward(axn_backward_run *run) {
     axn_parameters_from_segments(run);
   }
   if (run->grad_x != NULL && !fused) {
-    axn_run(&run->runner, partition->units * geometry->apply.blocks, gradient_task, run);
+    axn_run(&run->runner, partition->units * axn_blocks_of_unit(geometry), gradient_task, run);
   }
 }
 

@@ -10,10 +10,10 @@
  * mean(e) is what the mean, saved as float, was off by; the first pass recovers it. The gradients of
  * scale and shift are sums of grad_y * (e - mean(e)) and of grad_y over all that share a parameter:
  *
- * - where a parameter stays the same along the columns or has one of its own per column, they fall
- *   out of the first pass, as *segments*: a unit's sums for one parameter;
- * - where it changes along the columns of one statistic (layer normalization per element), a pass of
- *   its own sums down the columns, before grad_x may overwrite grad_y.
+ * - where a line has one parameter, they fall out of the first pass, line by line; a line that meets
+ *   several, one after the other, has a *segment* for each;
+ * - where every element of a line has its own (layer normalization per element), they are sums down
+ *   the columns, taken before grad_x may overwrite grad_y.
  */
 #ifndef AXN_LIB_BACKWARD_H
 #define AXN_LIB_BACKWARD_H
@@ -22,6 +22,7 @@
 
 #include "kernels/wide.h"
 #include "plan.h"
+#include "span.h"
 
 typedef struct axn_backward_run {
   const axn_plan *plan;
@@ -33,34 +34,61 @@ typedef struct axn_backward_run {
   const float *given_mean, *given_variance;  /* frozen */
   float *grad_x, *grad_scale, *grad_shift;   /* each may be null */
   axn_gradient_sums means;                   /* per statistic: of e, of g, of g * (e - mean(e)) */
-  double *segment_scale, *segment_shift;     /* per unit, segment and column */
+  double *segment_scale, *segment_shift;     /* per unit, segment and line */
   double *parameter_scale, *parameter_shift; /* per parameter, summed over segments */
   double *blocks;                            /* sums of blocks, where units are split */
   double *bands;                             /* sums of bands, where there are such */
   bool streams;                              /* grad_x goes past the caches */
 } axn_backward_run;
 
-/* The statistics of a unit, as the kernels want them. */
+/* The statistics of a unit, per cell. */
 typedef struct axn_unit_statistics {
-  double exact_rstd[AXN_BLOCK_COLUMNS];
-  float mean[AXN_BLOCK_COLUMNS], rstd[AXN_BLOCK_COLUMNS];
-  bool wide; /* some column needs float64 */
+  double exact_rstd[AXN_LINE_ROOM];
+  float mean[AXN_LINE_ROOM], rstd[AXN_LINE_ROOM];
+  bool wide; /* some cell needs float64 */
 } axn_unit_statistics;
 
 void axn_read_statistics(const axn_backward_run *run, const axn_place *unit,
                          axn_unit_statistics *statistics);
 
-/* A block of `nest` for the kernels, but for what is particular to sums or gradients. */
-axn_gradient_block axn_gradient_block_at(const axn_backward_run *run, const axn_nest *nest,
-                                         const axn_place *unit, const axn_place *at,
-                                         const axn_unit_statistics *statistics);
+/* What the kernels need of some lines, per line or column. */
+typedef struct axn_line_values {
+  float mean[AXN_LINE_ROOM], rstd[AXN_LINE_ROOM];
+  float from_gradient[AXN_LINE_ROOM], from_value[AXN_LINE_ROOM], constant[AXN_LINE_ROOM];
+  bool wide; /* some line needs float64 */
+} axn_line_values;
 
-/* The same for the float64 kernels, without parameters; one column of it in the column family. */
-axn_wide_block axn_widen(const axn_backward_run *run, const axn_nest *nest,
-                         const axn_unit_statistics *statistics, const axn_gradient_block *block,
-                         int64_t column);
+/* A block that is about to be worked on: some lines of a unit. */
+typedef struct axn_backward_step {
+  const axn_place *unit;
+  const axn_unit_statistics *statistics;
+  const axn_line_values *values;
+  int64_t first, lines;
+  axn_block at;
+} axn_backward_step;
 
-/* First pass. Fills the means of a unit, and its segments. */
+static inline axn_gradient_sums axn_means_of(const axn_backward_run *run, const axn_place *unit) {
+  return (axn_gradient_sums){run->means.centred + unit->cell, run->means.gradient + unit->cell,
+                             run->means.product + unit->cell};
+}
+
+/* Offset, in parameters, of a line of the step. */
+static inline int64_t axn_step_parameter(const axn_backward_run *run, const axn_backward_step *step,
+                                         int64_t line) {
+  return step->unit->parameter + step->at.parameter +
+         axn_line_parameter(&run->geometry->lines, step->first + line);
+}
+
+/* A block for the kernels, but for what is particular to sums or gradients. */
+axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
+                                         const axn_backward_step *step);
+
+/* One line of it for the float64 kernels. */
+axn_wide_block axn_widen(const axn_backward_run *run, const axn_backward_step *step,
+                         const axn_gradient_block *block, int64_t line);
+
+/* First pass. Fills the means of a unit, and its segments; `unit_index` is not used where there are
+ * none, in the weighted form. */
 void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit, int64_t unit_index);
 
 /* The same for all units, cut inside where that keeps more threads busy. */
@@ -78,31 +106,31 @@ typedef struct axn_parameter_rows {
   int64_t rows, columns, row_stride, cell_stride;
 } axn_parameter_rows;
 
-/* Adds what the rows give to the gradients of their parameters; with `all_wide`, in float64. */
+/* Adds what the rows give to the gradients of their parameters. */
 void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_rows *rows,
-                            bool all_wide, double *scale, double *shift);
+                            double *scale, double *shift);
 
 /* Writes what the caller asked for of `count` parameters from `first` on. */
 void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t count,
                           const double *scale, const double *shift);
 
-/* Second pass: the gradient of x in the blocks from `begin` to `end`, counted through all units. */
-void axn_gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64_t end);
+/* Second pass: the gradient of x in a unit. */
+void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit);
 
 /* All of it at once, in bands of units; where the plan has such. */
 int64_t axn_band_doubles(const axn_plan *plan);
 void axn_backward_in_bands(axn_backward_run *run);
 
-static inline axn_gradient_sums axn_means_of(const axn_backward_run *run, const axn_place *unit) {
-  return (axn_gradient_sums){run->means.centred + unit->cell, run->means.gradient + unit->cell,
-                             run->means.product + unit->cell};
+/* Lines of a full unit. */
+static inline int64_t axn_unit_lines(const axn_geometry *geometry) {
+  return axn_lines_of(&geometry->lines, geometry->partition.unit_cells);
 }
 
-/* Start of a segment's values, one per column of the unit. */
+/* Start of a segment's values, one per line of the unit. */
 static inline int64_t axn_segment_at(const axn_backward_run *run, int64_t unit_index,
                                      int64_t segment) {
-  const axn_partition *partition = &run->geometry->partition;
-  return (unit_index * partition->segments + segment) * partition->unit_columns;
+  const axn_geometry *geometry = run->geometry;
+  return (unit_index * geometry->lines.segments + segment) * axn_unit_lines(geometry);
 }
 
 static inline double axn_scale_at(const axn_backward_run *run, int64_t parameter) {

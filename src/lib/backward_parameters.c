@@ -2,35 +2,51 @@
 /* Backward: gradients of scale and shift. */
 #include "backward.h"
 
-#include <math.h>
 #include <string.h>
 
-#include "moments.h"
+#include "kernels/range.h"
 
 void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t count,
                           const double *scale, const double *shift) {
-  for (int64_t p = 0; p < count; p++) {
-    if (run->grad_scale != NULL) run->grad_scale[first + p] = (float)scale[p];
-    if (run->grad_shift != NULL) run->grad_shift[first + p] = (float)shift[p];
+  if (run->grad_scale != NULL) {
+    for (int64_t p = 0; p < count; p++) run->grad_scale[first + p] = (float)scale[p];
+  }
+  if (run->grad_shift != NULL) {
+    for (int64_t p = 0; p < count; p++) run->grad_shift[first + p] = (float)shift[p];
+  }
+}
+
+/* Adds a segment of some cells to the parameters from `parameter` on. */
+static void add_segment(const axn_backward_run *run, int64_t start, int64_t parameter,
+                        int64_t cells) {
+  const axn_nest *nest = &run->geometry->lines;
+  const int64_t lines = nest->lines_per_cell;
+  /* Where a cell is one line, its cells are the lines of a single one. */
+  const bool single = lines == 1;
+  const int64_t count = single ? cells : lines, turns = single ? 1 : cells;
+  const int64_t stride = single ? nest->cell_parameter : nest->line_parameter;
+  for (int64_t c = 0; c < turns; c++) {
+    double *scale = run->parameter_scale + parameter + c * nest->cell_parameter;
+    double *shift = run->parameter_shift + parameter + c * nest->cell_parameter;
+    const double *from_scale = run->segment_scale + start + c * count;
+    const double *from_shift = run->segment_shift + start + c * count;
+    for (int64_t l = 0; l < count; l++) scale[l * stride] += from_scale[l];
+    for (int64_t l = 0; l < count; l++) shift[l * stride] += from_shift[l];
   }
 }
 
 /* Sums the segments of all units, always in the same order. */
 void axn_parameters_from_segments(const axn_backward_run *run) {
   const axn_partition *partition = &run->geometry->partition;
+  const axn_nest *nest = &run->geometry->lines;
   const int64_t parameters = run->plan->parameters;
-  const int64_t stride = partition->column.parameter;
   memset(run->parameter_scale, 0, (size_t)parameters * sizeof(double));
   memset(run->parameter_shift, 0, (size_t)parameters * sizeof(double));
   for (int64_t u = 0; u < partition->units; u++) {
     const axn_place unit = axn_unit_at(partition, u);
-    for (int64_t s = 0; s < partition->segments; s++) {
-      const int64_t start = axn_segment_at(run, u, s);
-      const int64_t parameter = unit.parameter + axn_segment_parameter(partition, s);
-      for (int64_t j = 0; j < unit.columns; j++) {
-        run->parameter_scale[parameter + j * stride] += run->segment_scale[start + j];
-        run->parameter_shift[parameter + j * stride] += run->segment_shift[start + j];
-      }
+    for (int64_t s = 0; s < nest->segments; s++) {
+      add_segment(run, axn_segment_at(run, u, s), unit.parameter + axn_segment_parameter(nest, s),
+                  unit.cells);
     }
   }
   axn_write_parameters(run, 0, parameters, run->parameter_scale, run->parameter_shift);
@@ -55,7 +71,7 @@ static void read_row_statistics(const axn_backward_run *run, int64_t cell, int64
 }
 
 static void parameters_row_by_row(const axn_backward_run *run, const axn_parameter_block *block,
-                                  int64_t cell, int64_t stride, bool all_wide) {
+                                  int64_t cell, int64_t stride) {
   for (int64_t r = 0; r < block->rows; r++) {
     axn_parameter_block row = *block;
     row.rows = 1;
@@ -64,7 +80,7 @@ static void parameters_row_by_row(const axn_backward_run *run, const axn_paramet
     row.mean += r;
     row.rstd += r;
     row.centre += r;
-    if (!all_wide && !axn_needs_wide((double)row.mean[0], (double)row.rstd[0])) {
+    if (!axn_needs_wide((double)row.mean[0], (double)row.rstd[0])) {
       run->plan->kernels->parameters(&row);
       continue;
     }
@@ -80,7 +96,7 @@ static void parameters_row_by_row(const axn_backward_run *run, const axn_paramet
 }
 
 void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_rows *rows,
-                            bool all_wide, double *scale, double *shift) {
+                            double *scale, double *shift) {
   row_statistics statistics;
   const axn_parameter_block block = {.x = run->x + rows->tensor,
                                      .grad_y = run->grad_y + rows->tensor,
@@ -93,57 +109,39 @@ void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_row
                                      .grad_scale = scale,
                                      .grad_shift = shift};
   read_row_statistics(run, rows->cell, rows->cell_stride, rows->rows, &statistics);
-  if (all_wide || statistics.wide) {
-    parameters_row_by_row(run, &block, rows->cell, rows->cell_stride, all_wide);
+  if (statistics.wide) {
+    parameters_row_by_row(run, &block, rows->cell, rows->cell_stride);
   } else {
     run->plan->kernels->parameters(&block);
   }
 }
 
 /* The parameters of one unit of theirs. */
-static void sum_parameters(const axn_backward_run *run, const axn_place *unit, bool all_wide,
-                           double *scale, double *shift) {
-  const axn_nest *nest = &run->plan->parameter_blocks;
+static void sum_parameters(const axn_backward_run *run, const axn_place *unit, double *scale,
+                           double *shift) {
+  const axn_nest *nest = &run->plan->columns.lines;
   for (int64_t b = 0; b < nest->blocks; b++) {
-    const axn_place at = axn_block_at(nest, b, unit->columns);
+    const axn_block at = axn_block_at(nest, b);
     const axn_parameter_rows rows = {.tensor = unit->tensor + at.tensor,
                                      .cell = unit->parameter + at.parameter,
                                      .rows = at.rows,
-                                     .columns = unit->columns,
+                                     .columns = unit->cells,
                                      .row_stride = nest->row.tensor,
                                      .cell_stride = nest->row.parameter};
-    axn_add_parameter_rows(run, &rows, all_wide, scale, shift);
+    axn_add_parameter_rows(run, &rows, scale, shift);
   }
-}
-
-/* Puts the exact sums where the others are not finite: a few terms may have overflowed in float32 where
- * the whole does not. True if there is any such sum, without `exact`. */
-static bool mend(double *sums, const double *exact, int64_t count) {
-  bool any = false;
-  for (int64_t i = 0; i < count; i++) {
-    if (isfinite(sums[i])) continue;
-    any = true;
-    if (exact != NULL) sums[i] = exact[i];
-  }
-  return any;
 }
 
 static void parameters_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   for (int64_t u = begin; u < end; u++) {
-    const axn_place unit = axn_unit_at(&run->plan->parameter_cells, u);
-    double scale[AXN_BLOCK_COLUMNS] = {0}, shift[AXN_BLOCK_COLUMNS] = {0};
-    sum_parameters(run, &unit, false, scale, shift);
-    if (mend(scale, NULL, unit.columns) || mend(shift, NULL, unit.columns)) {
-      double exact_scale[AXN_BLOCK_COLUMNS] = {0}, exact_shift[AXN_BLOCK_COLUMNS] = {0};
-      sum_parameters(run, &unit, true, exact_scale, exact_shift);
-      mend(scale, exact_scale, unit.columns);
-      mend(shift, exact_shift, unit.columns);
-    }
-    axn_write_parameters(run, unit.cell, unit.columns, scale, shift);
+    const axn_place unit = axn_unit_at(&run->plan->columns.partition, u);
+    double scale[AXN_MOST_LINES] = {0}, shift[AXN_MOST_LINES] = {0};
+    sum_parameters(run, &unit, scale, shift);
+    axn_write_parameters(run, unit.cell, unit.cells, scale, shift);
   }
 }
 
 void axn_parameters_down_columns(axn_backward_run *run) {
-  axn_run(&run->runner, run->plan->parameter_cells.units, parameters_task, run);
+  axn_run(&run->runner, run->plan->columns.partition.units, parameters_task, run);
 }

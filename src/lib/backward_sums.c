@@ -5,89 +5,90 @@
 #include <math.h>
 #include <string.h>
 
-#include "moments.h"
-
-static double rstd_at(const axn_backward_run *run, int64_t cell) {
-  if (!run->frozen) return (double)run->rstd[cell];
-  return axn_rstd((double)run->given_variance[cell], run->plan->desc.epsilon);
-}
-
-static float mean_at(const axn_backward_run *run, int64_t cell) {
-  return run->frozen ? run->given_mean[cell] : run->mean[cell];
-}
+#include "kernels/range.h"
 
 void axn_read_statistics(const axn_backward_run *run, const axn_place *unit,
                          axn_unit_statistics *statistics) {
-  statistics->wide = false;
-  for (int64_t j = 0; j < unit->columns; j++) {
-    statistics->exact_rstd[j] = rstd_at(run, unit->cell + j);
-    statistics->mean[j] = mean_at(run, unit->cell + j);
-    statistics->rstd[j] = axn_narrow_rstd(statistics->exact_rstd[j]);
-    statistics->wide |= axn_needs_wide((double)statistics->mean[j], statistics->exact_rstd[j]);
+  const int64_t cells = unit->cells;
+  const size_t bytes = (size_t)cells * sizeof(float);
+  float *mean = statistics->mean, *rstd = statistics->rstd;
+  double *exact = statistics->exact_rstd;
+  if (run->frozen) {
+    const float *variance = run->given_variance + unit->cell;
+    const double epsilon = run->plan->desc.epsilon;
+    memcpy(mean, run->given_mean + unit->cell, bytes);
+    for (int64_t j = 0; j < cells; j++) exact[j] = axn_rstd((double)variance[j], epsilon);
+    for (int64_t j = 0; j < cells; j++) rstd[j] = axn_narrow_rstd(exact[j]);
+  } else {
+    memcpy(mean, run->mean + unit->cell, bytes);
+    memcpy(rstd, run->rstd + unit->cell, bytes);
+    for (int64_t j = 0; j < cells; j++) exact[j] = (double)rstd[j];
   }
+  int64_t wide = 0;
+  for (int64_t j = 0; j < cells; j++) wide |= axn_needs_wide((double)mean[j], exact[j]);
+  statistics->wide = wide != 0;
 }
 
-axn_wide_block axn_widen(const axn_backward_run *run, const axn_nest *nest,
-                         const axn_unit_statistics *statistics, const axn_gradient_block *block,
-                         int64_t column) {
-  const bool columns = run->geometry->partition.column_family;
-  return (axn_wide_block){.x = block->x + column * block->column_stride,
-                          .grad_y = block->grad_y + column * block->column_stride,
-                          .rows = block->rows,
-                          .columns = columns ? 1 : block->columns,
-                          .row_stride = block->row_stride,
-                          .parameter_row = nest->row.parameter,
-                          .parameter_column = nest->column.parameter,
-                          .mean = (double)statistics->mean[column],
-                          .rstd = statistics->exact_rstd[column]};
+axn_wide_block axn_widen(const axn_backward_run *run, const axn_backward_step *step,
+                         const axn_gradient_block *block, int64_t line) {
+  const axn_nest *nest = &run->geometry->lines;
+  const int64_t cell = (step->first + line) / nest->lines_per_cell;
+  return (axn_wide_block){.x = block->x + axn_line_offset(nest, line),
+                          .grad_y = block->grad_y + axn_line_offset(nest, line),
+                          .rows = step->at.rows,
+                          .columns = step->at.length * nest->fold,
+                          .row_stride = nest->row.tensor,
+                          .mean = (double)step->statistics->mean[cell],
+                          .rstd = step->statistics->exact_rstd[cell]};
 }
 
-axn_gradient_block axn_gradient_block_at(const axn_backward_run *run, const axn_nest *nest,
-                                         const axn_place *unit, const axn_place *at,
-                                         const axn_unit_statistics *statistics) {
-  const int64_t start = unit->tensor + at->tensor;
-  return (axn_gradient_block){.x = run->x + start,
-                              .grad_y = run->grad_y + start,
-                              .rows = at->rows,
-                              .columns = at->columns,
-                              .row_stride = nest->row.tensor,
-                              .column_stride = nest->column.tensor,
-                              .mean = statistics->mean,
-                              .rstd = statistics->rstd,
-                              .scale =
-                                  axn_parameters_at(run->scale, unit->parameter + at->parameter)};
+axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
+                                         const axn_backward_step *step) {
+  const axn_nest *nest = &run->geometry->lines;
+  const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
+  const axn_line_values *values = step->values;
+  const bool weighted = nest->form == AXN_FORM_WEIGHTED;
+  return (axn_gradient_block){
+      .x = run->x + start,
+      .grad_y = run->grad_y + start,
+      .span = axn_span_of(nest, &step->at, step->lines),
+      .mean = values->mean,
+      .rstd = values->rstd,
+      .scale = weighted ? axn_parameters_at(run->scale, axn_step_parameter(run, step, 0)) : NULL,
+      .from_gradient = values->from_gradient,
+      .from_value = values->from_value,
+      .constant = values->constant};
 }
 
-/* A block's sums come in lines, each with one parameter: its columns, in the column family; its
- * rows, where short rows of one statistic differ in their parameters and so are taken side by side;
- * or the whole block is one line. */
-static int64_t lines_of(const axn_backward_run *run, const axn_place *at) {
-  const axn_geometry *geometry = run->geometry;
-  if (geometry->form == AXN_FORM_COLUMNS) return at->columns;
-  return geometry->rows_are_lines ? at->rows : 1;
-}
+/* ---- sums of blocks, line by line ---- */
 
 static void mend(double *sum, double exact, bool replace) {
   if (replace || !isfinite(*sum)) *sum = exact;
 }
 
+static bool all_finite(axn_gradient_sums sums, int64_t lines) {
+  /* 0 times anything but a finite number is NaN; this way the loop becomes vectors. */
+  double zero = 0;
+  for (int64_t i = 0; i < lines; i++) {
+    zero += 0 * (sums.centred[i] + sums.gradient[i] + sums.product[i]);
+  }
+  return zero == 0;
+}
+
 /* Sums lines again in float64 whose statistic float32 does not hold, and single sums that a few terms
  * may have made overflow; the others keep their bits. */
-static void mend_lines(const axn_backward_run *run, const axn_unit_statistics *statistics,
-                       const axn_gradient_block *block, int64_t lines, axn_gradient_sums sums) {
-  const axn_geometry *geometry = run->geometry;
-  for (int64_t i = 0; i < lines; i++) {
-    const int64_t column = geometry->form == AXN_FORM_COLUMNS ? i : 0;
+static void mend_lines(const axn_backward_run *run, const axn_backward_step *step,
+                       const axn_gradient_block *block, axn_gradient_sums sums) {
+  const axn_nest *nest = &run->geometry->lines;
+  if (!step->statistics->wide && all_finite(sums, step->lines)) return;
+  for (int64_t i = 0; i < step->lines; i++) {
+    const int64_t cell = (step->first + i) / nest->lines_per_cell;
     const bool replace =
-        axn_needs_wide((double)statistics->mean[column], statistics->exact_rstd[column]);
+        axn_needs_wide((double)step->statistics->mean[cell], step->statistics->exact_rstd[cell]);
     if (!replace && isfinite(sums.centred[i] + sums.gradient[i] + sums.product[i])) continue;
-    axn_wide_block wide = axn_widen(run, &geometry->terms, statistics, block, column);
-    if (geometry->form == AXN_FORM_WEIGHTED) wide.scale = block->scale;
-    if (geometry->rows_are_lines) {
-      wide.rows = 1;
-      wide.x += i * block->row_stride;
-      wide.grad_y += i * block->row_stride;
-    }
+    axn_wide_block wide = axn_widen(run, step, block, i);
+    wide.scale = block->scale;
+    wide.parameter_column = block->scale != NULL ? nest->length.parameter : 0;
     double centred, gradient, product;
     axn_wide_gradient_sums(&wide, &centred, &gradient, &product);
     mend(&sums.centred[i], centred, replace);
@@ -96,38 +97,26 @@ static void mend_lines(const axn_backward_run *run, const axn_unit_statistics *s
   }
 }
 
-/* The block with its rows as the kernels' columns, all with the same statistic. */
-static void sum_rows(const axn_backward_run *run, const axn_gradient_block *block,
-                     axn_gradient_sums sums) {
-  float mean[AXN_TILE_COLUMNS], rstd[AXN_TILE_COLUMNS];
-  axn_gradient_block turned = *block;
-  for (int64_t r = 0; r < block->rows; r++) {
-    mean[r] = block->mean[0];
-    rstd[r] = block->rstd[0];
-  }
-  turned.mean = mean;
-  turned.rstd = rstd;
-  turned.rows = block->columns;
-  turned.columns = block->rows;
-  turned.row_stride = block->column_stride;
-  turned.column_stride = block->row_stride;
-  run->plan->kernels->gradient_sums[AXN_FORM_COLUMNS](&turned, sums);
+/* The statistics of the lines of a chunk. */
+static void spread_statistics(const axn_backward_run *run, const axn_unit_statistics *statistics,
+                              int64_t first, int64_t lines, axn_line_values *values) {
+  const axn_gradient_factors_block block = {
+      .map = axn_line_map_of(&run->geometry->lines, first, lines),
+      .mean = statistics->mean,
+      .rstd = statistics->rstd,
+      .mean_out = values->mean,
+      .rstd_out = values->rstd};
+  run->plan->kernels->gradient_factors(&block);
 }
 
-static void sum_block(const axn_backward_run *run, const axn_place *unit,
-                      const axn_unit_statistics *statistics, int64_t index,
+static void sum_block(const axn_backward_run *run, const axn_backward_step *step,
                       axn_gradient_sums sums) {
-  const axn_geometry *geometry = run->geometry;
-  const axn_place at = axn_block_at(&geometry->terms, index, unit->columns);
-  const axn_gradient_block block =
-      axn_gradient_block_at(run, &geometry->terms, unit, &at, statistics);
-  if (geometry->rows_are_lines) {
-    sum_rows(run, &block, sums);
-  } else {
-    run->plan->kernels->gradient_sums[geometry->form](&block, sums);
-  }
-  mend_lines(run, statistics, &block, lines_of(run, &at), sums);
+  const axn_gradient_block block = axn_gradient_block_of(run, step);
+  run->plan->kernels->gradient_sums[run->geometry->lines.form](&block, sums);
+  mend_lines(run, step, &block, sums);
 }
+
+/* ---- from blocks to units ---- */
 
 static void clear_doubles(double *values, int64_t count) {
   memset(values, 0, (size_t)count * sizeof *values);
@@ -135,102 +124,191 @@ static void clear_doubles(double *values, int64_t count) {
 
 static void start_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
   const axn_gradient_sums total = axn_means_of(run, unit);
-  clear_doubles(total.centred, unit->columns);
-  clear_doubles(total.gradient, unit->columns);
-  clear_doubles(total.product, unit->columns);
-  if (run->geometry->form == AXN_FORM_WEIGHTED) return;
+  clear_doubles(total.centred, unit->cells);
+  clear_doubles(total.gradient, unit->cells);
+  clear_doubles(total.product, unit->cells);
+  if (run->geometry->lines.form == AXN_FORM_WEIGHTED) return;
   const int64_t start = axn_segment_at(run, unit_index, 0);
   const int64_t count = axn_segment_at(run, unit_index + 1, 0) - start;
   clear_doubles(run->segment_scale + start, count);
   clear_doubles(run->segment_shift + start, count);
 }
 
-/* Adds the sums of block `index` to those of its unit, and to its segments. */
-static void add_block(const axn_backward_run *run, const axn_place *unit, int64_t unit_index,
-                      int64_t index, axn_gradient_sums sums) {
-  const axn_geometry *geometry = run->geometry;
-  const axn_nest *nest = &geometry->terms;
-  const axn_place at = axn_block_at(nest, index, unit->columns);
-  const axn_gradient_sums total = axn_means_of(run, unit);
-  const bool columns = geometry->form == AXN_FORM_COLUMNS;
-  const bool weighted = geometry->form == AXN_FORM_WEIGHTED;
-  const axn_axis *along = columns ? &nest->column : &nest->row;
-  const int64_t segment = axn_segment_at(run, unit_index, at.segment);
-  const int64_t segment_stride = columns ? 1 : along->segment, lines = lines_of(run, &at);
+/* Lines that are whole cells, or parts of them that follow each other. */
+static void add_lines_of_cells(const axn_gradient_sums total, const axn_gradient_sums sums,
+                               int64_t lines, const float *scale, int64_t stride) {
+  for (int64_t i = 0; i < lines; i++) total.centred[i] += sums.centred[i];
+  if (scale == NULL) {
+    for (int64_t i = 0; i < lines; i++) total.gradient[i] += sums.gradient[i];
+    for (int64_t i = 0; i < lines; i++) total.product[i] += sums.product[i];
+    return;
+  }
   for (int64_t i = 0; i < lines; i++) {
-    const int64_t parameter = unit->parameter + at.parameter + i * along->parameter;
-    const double scale = weighted ? 1 : axn_scale_at(run, parameter);
-    const int64_t cell = columns ? i : 0;
-    total.centred[cell] += sums.centred[i];
-    total.gradient[cell] += sums.gradient[i] * scale;
-    total.product[cell] += sums.product[i] * scale;
-    if (weighted) continue;
-    run->segment_scale[segment + i * segment_stride] += sums.product[i];
-    run->segment_shift[segment + i * segment_stride] += sums.gradient[i];
+    total.gradient[i] += sums.gradient[i] * (double)scale[i * stride];
+    total.product[i] += sums.product[i] * (double)scale[i * stride];
+  }
+}
+
+/* Lines of one cell. */
+static void add_lines_of_cell(const axn_gradient_sums total, const axn_gradient_sums sums,
+                              int64_t lines, const float *scale, int64_t stride) {
+  double centred = *total.centred, gradient = *total.gradient, product = *total.product;
+  for (int64_t i = 0; i < lines; i++) {
+    const double factor = scale != NULL ? (double)scale[i * stride] : 1;
+    centred += sums.centred[i];
+    gradient += sums.gradient[i] * factor;
+    product += sums.product[i] * factor;
+  }
+  *total.centred = centred;
+  *total.gradient = gradient;
+  *total.product = product;
+}
+
+static axn_gradient_sums sums_from(axn_gradient_sums sums, int64_t at) {
+  return (axn_gradient_sums){sums.centred + at, sums.gradient + at, sums.product + at};
+}
+
+/* Adds the sums of lines to those of their cells. */
+static void add_to_cells(const axn_backward_run *run, const axn_backward_step *step,
+                         axn_gradient_sums sums) {
+  const axn_nest *nest = &run->geometry->lines;
+  const axn_gradient_sums total = axn_means_of(run, step->unit);
+  const float *scale = nest->form == AXN_FORM_WEIGHTED ? NULL : run->scale;
+  const int64_t per_cell = nest->lines_per_cell;
+  if (per_cell == 1) {
+    add_lines_of_cells(sums_from(total, step->first), sums, step->lines,
+                       axn_parameters_at(scale, axn_step_parameter(run, step, 0)),
+                       nest->cell_parameter);
+    return;
+  }
+  for (int64_t i = 0, some; i < step->lines; i += some) {
+    const int64_t cell = (step->first + i) / per_cell, end = (cell + 1) * per_cell - step->first;
+    some = (end < step->lines ? end : step->lines) - i;
+    add_lines_of_cell(sums_from(total, cell), sums_from(sums, i), some,
+                      axn_parameters_at(scale, axn_step_parameter(run, step, i)),
+                      nest->line_parameter);
+  }
+}
+
+/* Adds the sums of a block to those of its unit, and to its segments. */
+static void add_block(const axn_backward_run *run, const axn_backward_step *step,
+                      int64_t unit_index, axn_gradient_sums sums) {
+  add_to_cells(run, step, sums);
+  if (run->geometry->lines.form == AXN_FORM_WEIGHTED) return;
+  const int64_t start = axn_segment_at(run, unit_index, step->at.segment) + step->first;
+  for (int64_t i = 0; i < step->lines; i++) {
+    run->segment_scale[start + i] += sums.product[i];
+    run->segment_shift[start + i] += sums.gradient[i];
   }
 }
 
 /* Turns sums into means, and takes mean(e) out of every product. */
 static void finish_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
-  const axn_partition *partition = &run->geometry->partition;
+  const axn_nest *nest = &run->geometry->lines;
   const axn_gradient_sums means = axn_means_of(run, unit);
-  const double count = (double)partition->values;
-  for (int64_t j = 0; j < unit->columns; j++) {
-    means.centred[j] = run->frozen ? 0 : means.centred[j] / count;
-    means.gradient[j] /= count;
-    means.product[j] = means.product[j] / count - means.centred[j] * means.gradient[j];
+  const double share = 1 / (double)run->geometry->partition.values;
+  double *centred = means.centred, *gradient = means.gradient, *product = means.product;
+  for (int64_t j = 0; j < unit->cells; j++) centred[j] = run->frozen ? 0 : centred[j] * share;
+  for (int64_t j = 0; j < unit->cells; j++) {
+    gradient[j] *= share;
+    product[j] = product[j] * share - centred[j] * gradient[j];
   }
-  if (run->geometry->form == AXN_FORM_WEIGHTED) return;
-  for (int64_t s = 0; s < partition->segments; s++) {
+  if (nest->form == AXN_FORM_WEIGHTED) return;
+  for (int64_t s = 0; s < nest->segments; s++) {
     const int64_t start = axn_segment_at(run, unit_index, s);
-    for (int64_t j = 0; j < unit->columns; j++) {
-      run->segment_scale[start + j] -= means.centred[j] * run->segment_shift[start + j];
+    double *scale = run->segment_scale + start;
+    const double *shift = run->segment_shift + start;
+    if (nest->lines_per_cell == 1) {
+      for (int64_t c = 0; c < unit->cells; c++) scale[c] -= centred[c] * shift[c];
+      continue;
     }
+    for (int64_t c = 0, i = 0; c < unit->cells; c++) {
+      for (int64_t l = 0; l < nest->lines_per_cell; l++, i++) scale[i] -= centred[c] * shift[i];
+    }
+  }
+}
+
+/* What becomes of the sums of a block: added at once, or stored. */
+typedef void sink(const axn_backward_run *run, const axn_backward_step *step, int64_t unit_index,
+                  int64_t block_index);
+
+static axn_gradient_sums stored_sums(const axn_backward_run *run, int64_t unit_index,
+                                     int64_t index) {
+  const int64_t lines = run->geometry->lines.block_lines;
+  double *start =
+      run->blocks + (unit_index * axn_blocks_of_unit(run->geometry) + index) * lines * 3;
+  return (axn_gradient_sums){start, start + lines, start + 2 * lines};
+}
+
+static void sum_and_add(const axn_backward_run *run, const axn_backward_step *step,
+                        int64_t unit_index, int64_t block_index) {
+  double centred[AXN_LINE_ROOM], gradient[AXN_LINE_ROOM], product[AXN_LINE_ROOM];
+  const axn_gradient_sums sums = {centred, gradient, product};
+  (void)block_index;
+  sum_block(run, step, sums);
+  add_block(run, step, unit_index, sums);
+}
+
+static void sum_and_store(const axn_backward_run *run, const axn_backward_step *step,
+                          int64_t unit_index, int64_t block_index) {
+  sum_block(run, step, stored_sums(run, unit_index, block_index));
+}
+
+static void add_stored(const axn_backward_run *run, const axn_backward_step *step,
+                       int64_t unit_index, int64_t block_index) {
+  add_block(run, step, unit_index, stored_sums(run, unit_index, block_index));
+}
+
+/* Walks the blocks from `begin` to `end` of a unit, counted through all its lines. */
+static void walk_blocks(const axn_backward_run *run, const axn_place *unit, int64_t unit_index,
+                        int64_t begin, int64_t end, sink *use) {
+  const axn_nest *nest = &run->geometry->lines;
+  axn_unit_statistics statistics;
+  axn_line_values values;
+  axn_read_statistics(run, unit, &statistics);
+  for (int64_t i = begin; i < end; i++) {
+    const int64_t first = i / nest->blocks * nest->block_lines, b = i % nest->blocks;
+    const int64_t left = axn_lines_of(nest, unit->cells) - first;
+    const axn_backward_step step = {unit,
+                                    &statistics,
+                                    &values,
+                                    first,
+                                    left < nest->block_lines ? left : nest->block_lines,
+                                    axn_block_at(nest, b)};
+    if (left <= 0) break;
+    if (i == begin || b == 0) spread_statistics(run, &statistics, first, step.lines, &values);
+    use(run, &step, unit_index, i);
   }
 }
 
 void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
-  double centred[AXN_BLOCK_COLUMNS], gradient[AXN_BLOCK_COLUMNS], product[AXN_BLOCK_COLUMNS];
-  const axn_gradient_sums sums = {centred, gradient, product};
-  axn_unit_statistics statistics;
-  axn_read_statistics(run, unit, &statistics);
+  const axn_nest *nest = &run->geometry->lines;
   start_unit(run, unit, unit_index);
-  for (int64_t b = 0; b < run->geometry->terms.blocks; b++) {
-    sum_block(run, unit, &statistics, b, sums);
-    add_block(run, unit, unit_index, b, sums);
-  }
+  walk_blocks(run, unit, unit_index, 0, nest->blocks * axn_chunks_of(nest, unit->cells),
+              sum_and_add);
   finish_unit(run, unit, unit_index);
 }
 
-static axn_gradient_sums stored_sums(const axn_backward_run *run, int64_t index) {
-  const int64_t lines = run->geometry->lines;
-  double *start = run->blocks + index * lines * 3;
-  return (axn_gradient_sums){start, start + lines, start + 2 * lines};
-}
+/* ---- all units ---- */
 
 static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  const int64_t blocks = run->geometry->terms.blocks;
-  axn_unit_statistics statistics;
-  axn_place unit = {0};
-  for (int64_t i = begin; i < end; i++) {
-    if (i == begin || i % blocks == 0) {
-      unit = axn_unit_at(&run->geometry->partition, i / blocks);
-      axn_read_statistics(run, &unit, &statistics);
-    }
-    sum_block(run, &unit, &statistics, i % blocks, stored_sums(run, i));
+  const int64_t blocks = axn_blocks_of_unit(run->geometry);
+  while (begin < end) {
+    const int64_t u = begin / blocks, first = begin % blocks;
+    const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
+    const axn_place unit = axn_unit_at(&run->geometry->partition, u);
+    walk_blocks(run, &unit, u, first, first + count, sum_and_store);
+    begin += count;
   }
 }
 
 static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  const int64_t blocks = run->geometry->terms.blocks;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
     start_unit(run, &unit, u);
-    for (int64_t b = 0; b < blocks; b++) {
-      add_block(run, &unit, u, b, stored_sums(run, u * blocks + b));
-    }
+    walk_blocks(run, &unit, u, 0, axn_blocks_of_unit(run->geometry), add_stored);
     finish_unit(run, &unit, u);
   }
 }
@@ -246,10 +324,10 @@ static void sum_units_task(void *data, int64_t begin, int64_t end) {
 void axn_sum_all_gradients(axn_backward_run *run) {
   const axn_geometry *geometry = run->geometry;
   const int64_t units = geometry->partition.units;
-  if (!axn_split_units(&run->runner, &geometry->partition, &geometry->terms)) {
+  if (!axn_split_units(&run->runner, &geometry->partition, axn_blocks_of_unit(geometry))) {
     axn_run(&run->runner, units, sum_units_task, run);
     return;
   }
-  axn_run(&run->runner, units * geometry->terms.blocks, sum_blocks_task, run);
+  axn_run(&run->runner, units * axn_blocks_of_unit(geometry), sum_blocks_task, run);
   axn_run(&run->runner, units, merge_blocks_task, run);
 }

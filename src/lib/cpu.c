@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "cpu.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
 
 #if defined(__x86_64__) && defined(AXN_X86_KERNELS)
+#include <cpuid.h>
 #define HAVE_X86_KERNELS 1
 #else
 #define HAVE_X86_KERNELS 0
@@ -19,13 +21,14 @@ static int always(void) {
 #if HAVE_X86_KERNELS
 static int has_avx2(void) {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") != 0;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 static int has_avx512(void) {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("fma");
 }
 #endif
 
@@ -94,4 +97,43 @@ axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernels **kern
   }
   *kernels = variants[*isa].kernels;
   return AXN_OK;
+}
+
+enum { USUAL_CACHE = 1 << 25 }; /* where the processor does not tell */
+
+#if HAVE_X86_KERNELS
+/* The size of the third-level cache by one of the two instructions' leaves that describe caches; 0 if
+ * it is not there. sysconf() adds up the caches of all cores on some machines. */
+static int64_t cache_by_leaf(unsigned leaf) {
+  enum { LEAVES = 8, TYPE = 31, LEVEL = 7 };
+  for (unsigned i = 0; i < LEAVES; i++) {
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(leaf, i, &a, &b, &c, &d) || (a & TYPE) == 0) return 0;
+    if ((a >> 5 & LEVEL) != 3) continue;
+    return (int64_t)((b >> 22) + 1) * ((b >> 12 & 0x3ff) + 1) * ((b & 0xfff) + 1) *
+           ((int64_t)c + 1);
+  }
+  return 0;
+}
+
+static int64_t find_cache(void) {
+  enum { INTEL = 4, AMD = 0x1d };
+  const int64_t bytes = cache_by_leaf(INTEL);
+  return bytes > 0 ? bytes : cache_by_leaf(0x80000000u + AMD);
+}
+#else
+static int64_t find_cache(void) {
+  return 0;
+}
+#endif
+
+int64_t axn_shared_cache_bytes(void) {
+  /* Asking takes microseconds, on a virtual machine many; the answer is always the same. */
+  static atomic_llong known;
+  int64_t bytes = atomic_load_explicit(&known, memory_order_relaxed);
+  if (bytes != 0) return bytes;
+  bytes = find_cache();
+  if (bytes <= 0) bytes = USUAL_CACHE;
+  atomic_store_explicit(&known, bytes, memory_order_relaxed);
+  return bytes;
 }

@@ -10,4 +10,7 @@
 axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernels **kernels,
                           axn_error *error);
 
+/* The cache that all cores share. */
+int64_t axn_shared_cache_bytes(void);
+
 #endif

@@ -10,10 +10,12 @@
 
 #include "arguments.h"
 #include "error.h"
+#include "kernels/range.h"
 #include "kernels/wide.h"
 #include "moments.h"
 #include "plan.h"
 #include "running.h"
+#include "span.h"
 
 typedef struct forward_run {
   const axn_plan *plan;
@@ -23,7 +25,8 @@ typedef struct forward_run {
   float *y;
   const float *scale, *shift;               /* may be null */
   const float *given_mean, *given_variance; /* null: statistics come from x */
-  double *mean, *variance;                  /* per statistic, where they come from x */
+  double *mean, *variance;                  /* per statistic, where they come from x, and */
+  bool keeps;                               /* someone asks for them after their unit is done */
   double *blocks;                           /* moments of blocks, where units are split */
   float *mean_out, *rstd_out;               /* may be null */
   bool streams;                             /* y goes past the caches */
@@ -33,7 +36,8 @@ typedef struct forward_run {
 
 static int64_t block_doubles(const axn_geometry *geometry) {
   if (geometry->sums.blocks == 1) return 0;
-  return geometry->partition.units * geometry->sums.blocks * geometry->partition.unit_columns * 2;
+  return geometry->partition.units * geometry->sums.blocks *
+         axn_padded(geometry->partition.unit_cells) * 2;
 }
 
 int64_t axn_forward_doubles(const axn_geometry *geometry) {
@@ -49,65 +53,99 @@ static void place_workspace(forward_run *run, void *workspace) {
 
 /* ---- statistics ---- */
 
+/* The statistics of a unit, and the same in the terms of apply. */
+typedef struct unit_statistics {
+  double mean[AXN_LINE_ROOM], variance[AXN_LINE_ROOM];
+  double rstd[AXN_LINE_ROOM];
+  float mean_high[AXN_LINE_ROOM]; /* the mean as float */
+  double mean_low[AXN_LINE_ROOM]; /* the rest of it */
+  bool wide;                      /* some cell needs float64 */
+} unit_statistics;
+
+/* Fills in the rest from mean and variance. `writes`: the caller's outputs too, for which one task alone
+ * is responsible. */
+static void complete_statistics(const forward_run *run, const axn_place *unit, bool writes,
+                                unit_statistics *statistics) {
+  axn_statistics_block block = {.mean = statistics->mean,
+                                .variance = statistics->variance,
+                                .count = unit->cells,
+                                .epsilon = run->plan->desc.epsilon,
+                                .mean_high = statistics->mean_high,
+                                .mean_low = statistics->mean_low,
+                                .rstd = statistics->rstd};
+  for (int64_t j = unit->cells; j % AXN_PAD != 0; j++) {
+    statistics->mean[j] = 0;
+    statistics->variance[j] = 1;
+  }
+  if (writes && run->mean_out != NULL) block.mean_out = run->mean_out + unit->cell;
+  if (writes && run->rstd_out != NULL) block.rstd_out = run->rstd_out + unit->cell;
+  statistics->wide = run->plan->kernels->statistics(&block);
+}
+
+/* Statistics that are known already. */
+static void read_statistics(const forward_run *run, const axn_place *unit,
+                            unit_statistics *statistics) {
+  const size_t bytes = (size_t)unit->cells * sizeof(double);
+  if (run->given_mean == NULL) {
+    memcpy(statistics->mean, run->mean + unit->cell, bytes);
+    memcpy(statistics->variance, run->variance + unit->cell, bytes);
+  } else {
+    for (int64_t j = 0; j < unit->cells; j++) {
+      statistics->mean[j] = (double)run->given_mean[unit->cell + j];
+      statistics->variance[j] = (double)run->given_variance[unit->cell + j];
+    }
+  }
+  complete_statistics(run, unit, false, statistics);
+}
+
+/* How many values of a cell a block has. */
+static double count_of_block(const axn_nest *nest, const axn_block *block) {
+  return (double)(block->rows * block->length * nest->fold);
+}
+
 /* Moments of a block; returns of how many values per cell. */
 static double sum_block(const forward_run *run, const axn_place *unit, int64_t index,
                         axn_moments moments) {
   const axn_nest *nest = &run->geometry->sums;
-  const axn_place at = axn_block_at(nest, index, unit->columns);
-  const axn_moments_block block = {.x = run->x + unit->tensor + at.tensor,
-                                   .rows = at.rows,
-                                   .columns = at.columns,
-                                   .row_stride = nest->row.tensor,
-                                   .column_stride = nest->column.tensor};
-  if (run->geometry->partition.column_family) {
-    run->plan->kernels->moments_of_columns(&block, moments);
-    return (double)at.rows;
-  }
-  run->plan->kernels->moments_of_row(&block, moments);
-  return (double)(at.rows * at.columns);
+  const axn_block block = axn_block_at(nest, index);
+  const axn_span span = axn_span_of(nest, &block, unit->cells);
+  run->plan->kernels->moments[nest->form](run->x + unit->tensor + block.tensor, &span, moments);
+  return count_of_block(nest, &block);
 }
 
-/* Turns M2 into the variance, and writes what the caller asked for. */
-static void finish_unit(const forward_run *run, const axn_place *unit) {
-  const double *mean = run->mean + unit->cell;
-  double *variance = run->variance + unit->cell;
-  const double count = (double)run->geometry->partition.values;
-  const double epsilon = run->plan->desc.epsilon;
-  for (int64_t j = 0; j < unit->columns; j++) variance[j] /= count;
-  if (run->mean_out != NULL) {
-    float *out = run->mean_out + unit->cell;
-    for (int64_t j = 0; j < unit->columns; j++) out[j] = (float)mean[j];
-  }
-  if (run->rstd_out != NULL) {
-    float *out = run->rstd_out + unit->cell;
-    for (int64_t j = 0; j < unit->columns; j++) {
-      out[j] = axn_narrow_rstd(axn_rstd(variance[j], epsilon));
+/* Turns M2 into the variance, completes the statistics, and keeps them for those who ask later. */
+static void finish_unit(const forward_run *run, const axn_place *unit,
+                        unit_statistics *statistics) {
+  const size_t bytes = (size_t)unit->cells * sizeof(double);
+  const double share = 1 / (double)run->geometry->partition.values;
+  for (int64_t j = 0; j < unit->cells; j++) statistics->variance[j] *= share;
+  complete_statistics(run, unit, true, statistics);
+  if (!run->keeps) return;
+  memcpy(run->mean + unit->cell, statistics->mean, bytes);
+  memcpy(run->variance + unit->cell, statistics->variance, bytes);
+}
+
+static void sum_unit(const forward_run *run, const axn_place *unit, unit_statistics *statistics) {
+  /* M2 grows where the variance will be. */
+  const axn_moments total = {statistics->mean, statistics->variance};
+  double count = sum_block(run, unit, 0, total);
+  if (run->geometry->sums.blocks > 1) {
+    double mean[AXN_LINE_ROOM], m2[AXN_LINE_ROOM];
+    const axn_moments block = {mean, m2};
+    for (int64_t b = 1; b < run->geometry->sums.blocks; b++) {
+      const double block_count = sum_block(run, unit, b, block);
+      axn_merge_moments(total, count, block, block_count, unit->cells);
+      count += block_count;
     }
   }
-}
-
-/* The moments of a unit grow where its mean and variance will be. */
-static axn_moments moments_of(const forward_run *run, const axn_place *unit) {
-  return (axn_moments){run->mean + unit->cell, run->variance + unit->cell};
-}
-
-static void sum_unit(const forward_run *run, const axn_place *unit) {
-  double mean[AXN_BLOCK_COLUMNS], m2[AXN_BLOCK_COLUMNS];
-  const axn_moments total = moments_of(run, unit), block = {mean, m2};
-  double count = sum_block(run, unit, 0, total);
-  for (int64_t b = 1; b < run->geometry->sums.blocks; b++) {
-    const double block_count = sum_block(run, unit, b, block);
-    axn_merge_moments(total, count, block, block_count, unit->columns);
-    count += block_count;
-  }
-  finish_unit(run, unit);
+  finish_unit(run, unit, statistics);
 }
 
 /* Where the moments of a block wait for the others of its unit. */
 static axn_moments stored_moments(const forward_run *run, int64_t index) {
-  const int64_t columns = run->geometry->partition.unit_columns;
-  double *start = run->blocks + index * columns * 2;
-  return (axn_moments){start, start + columns};
+  const int64_t cells = axn_padded(run->geometry->partition.unit_cells);
+  double *start = run->blocks + index * cells * 2;
+  return (axn_moments){start, start + cells};
 }
 
 static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
@@ -119,196 +157,246 @@ static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   }
 }
 
-static double count_of_block(const axn_geometry *geometry, int64_t index, int64_t columns) {
-  const axn_place at = axn_block_at(&geometry->sums, index, columns);
-  return (double)(geometry->partition.column_family ? at.rows : at.rows * at.columns);
-}
-
 static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
-  const int64_t blocks = run->geometry->sums.blocks;
+  const axn_nest *nest = &run->geometry->sums;
+  unit_statistics statistics;
+  const axn_moments total = {statistics.mean, statistics.variance};
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
-    const axn_moments total = moments_of(run, &unit), first = stored_moments(run, u * blocks);
-    memcpy(total.mean, first.mean, (size_t)unit.columns * sizeof(double));
-    memcpy(total.m2, first.m2, (size_t)unit.columns * sizeof(double));
-    double count = count_of_block(run->geometry, 0, unit.columns);
-    for (int64_t b = 1; b < blocks; b++) {
-      const double block_count = count_of_block(run->geometry, b, unit.columns);
-      axn_merge_moments(total, count, stored_moments(run, u * blocks + b), block_count,
-                        unit.columns);
+    const axn_moments first = stored_moments(run, u * nest->blocks);
+    memcpy(total.mean, first.mean, (size_t)unit.cells * sizeof(double));
+    memcpy(total.m2, first.m2, (size_t)unit.cells * sizeof(double));
+    axn_block block = axn_block_at(nest, 0);
+    double count = count_of_block(nest, &block);
+    for (int64_t b = 1; b < nest->blocks; b++) {
+      block = axn_block_at(nest, b);
+      const double block_count = count_of_block(nest, &block);
+      axn_merge_moments(total, count, stored_moments(run, u * nest->blocks + b), block_count,
+                        unit.cells);
       count += block_count;
     }
-    finish_unit(run, &unit);
+    finish_unit(run, &unit, &statistics);
   }
 }
 
 /* ---- apply ---- */
 
-/* What the statistics of one unit do to x, in the kernels' terms. */
-typedef struct unit_transform {
-  double mean[AXN_BLOCK_COLUMNS], rstd[AXN_BLOCK_COLUMNS];
-  float mean_high[AXN_BLOCK_COLUMNS]; /* the mean as float */
-  double mean_low[AXN_BLOCK_COLUMNS]; /* the rest of it */
-  bool wide;                          /* some column needs float64 */
-} unit_transform;
+/* What meets the elements of some lines, per line or column. */
+typedef struct line_factors {
+  float mean[AXN_LINE_ROOM], multiplier[AXN_LINE_ROOM], offset[AXN_LINE_ROOM];
+  bool wide; /* some line needs float64 */
+} line_factors;
 
-static void prepare_unit(const forward_run *run, const axn_place *unit, unit_transform *transform) {
-  transform->wide = false;
-  for (int64_t j = 0; j < unit->columns; j++) {
-    const int64_t at = unit->cell + j;
-    const bool given = run->given_mean != NULL;
-    const double mean = given ? (double)run->given_mean[at] : run->mean[at];
-    const double variance = given ? (double)run->given_variance[at] : run->variance[at];
-    transform->mean[j] = mean;
-    transform->rstd[j] = axn_rstd(variance, run->plan->desc.epsilon);
-    transform->mean_high[j] = (float)mean;
-    transform->mean_low[j] = mean - (double)transform->mean_high[j];
-    transform->wide |= axn_needs_wide(mean, transform->rstd[j]);
+static void find_factors(const forward_run *run, const axn_place *unit,
+                         const unit_statistics *statistics, int64_t first, int64_t lines,
+                         int64_t parameter, line_factors *factors) {
+  const axn_nest *nest = &run->geometry->lines;
+  const bool weighted = nest->form == AXN_FORM_WEIGHTED;
+  axn_factors_block block = {.map = axn_line_map_of(nest, first, lines),
+                             .mean_high = statistics->mean_high,
+                             .mean_low = statistics->mean_low,
+                             .rstd = statistics->rstd,
+                             .mean_out = factors->mean,
+                             .multiplier = factors->multiplier,
+                             .offset = factors->offset};
+  if (!weighted) {
+    block.scale = axn_parameters_at(run->scale, unit->parameter + parameter);
+    block.shift = axn_parameters_at(run->shift, unit->parameter + parameter);
   }
+  const bool held = run->plan->kernels->factors(&block);
+  factors->wide = !held || statistics->wide;
 }
 
-static double value_or(const float *values, int64_t at, double otherwise) {
-  return values != NULL ? (double)values[at] : otherwise;
-}
+/* A block that is about to be applied: some lines of a unit. */
+typedef struct apply_step {
+  const axn_place *unit;
+  const unit_statistics *statistics;
+  const line_factors *factors;
+  int64_t first; /* line */
+  axn_block at;
+} apply_step;
 
-/* Multiplier and offset of column or row i: scale, shift and the low part of the mean folded in.
- * False where float32 does not hold them. */
-static bool fold(const forward_run *run, const unit_transform *transform, int64_t column,
-                 int64_t parameter, float *multiplier, float *offset) {
-  const double factor = transform->rstd[column] * value_or(run->scale, parameter, 1);
-  *multiplier = (float)factor;
-  /* The rounded multiplier, as it is what the rest of the mean meets in the kernel. */
-  *offset = (float)(value_or(run->shift, parameter, 0) -
-                    transform->mean_low[column] * (double)*multiplier);
-  return isfinite(*multiplier) && isfinite(*offset);
-}
-
-static void apply_wide(const forward_run *run, const unit_transform *transform,
-                       const axn_apply_block *block, int64_t column, int64_t parameter) {
-  const axn_nest *nest = &run->geometry->apply;
-  const bool columns = run->geometry->partition.column_family;
-  const axn_wide_block wide = {.x = block->x + column * block->column_stride,
-                               .out = block->y + column * block->column_stride,
-                               .rows = block->rows,
-                               .columns = columns ? 1 : block->columns,
-                               .row_stride = block->row_stride,
-                               .scale = axn_parameters_at(run->scale, parameter),
-                               .shift = axn_parameters_at(run->shift, parameter),
-                               .parameter_row = nest->row.parameter,
-                               .parameter_column = nest->column.parameter,
-                               .mean = transform->mean[column],
-                               .rstd = transform->rstd[column]};
-  axn_wide_apply(&wide);
-}
-
-/* A block of columns of which some need float64 goes one column at a time. */
-static void apply_column_by_column(const forward_run *run, const unit_transform *transform,
-                                   const axn_apply_block *block, int64_t parameter) {
-  const int64_t stride = run->geometry->apply.column.parameter;
-  for (int64_t j = 0; j < block->columns; j++) {
-    const bool folded = isfinite(block->multiplier[j]) && isfinite(block->offset[j]);
-    if (!folded || axn_needs_wide(transform->mean[j], transform->rstd[j])) {
-      apply_wide(run, transform, block, j, parameter + j * stride);
+/* The lines of a block of which some need float64, one by one. */
+static void apply_line_by_line(const forward_run *run, const apply_step *step,
+                               const axn_apply_block *block, int64_t lines) {
+  const axn_nest *nest = &run->geometry->lines;
+  for (int64_t l = 0; l < lines; l++) {
+    const int64_t cell = (step->first + l) / nest->lines_per_cell, entry = l * nest->fold;
+    const double rstd = step->statistics->rstd[cell];
+    const double low = step->statistics->mean_low[cell];
+    const double mean = (double)step->statistics->mean_high[cell] + low;
+    axn_apply_block line = *block;
+    line.x += axn_line_offset(nest, l);
+    line.y += axn_line_offset(nest, l);
+    line.mean += entry;
+    line.multiplier += entry;
+    line.offset += entry;
+    if (isfinite(*line.multiplier) && isfinite(*line.offset) && !axn_needs_wide(mean, rstd)) {
+      line.span = axn_apply_span(nest, &step->at, 1);
+      run->plan->kernels->apply[nest->form](&line);
       continue;
     }
-    axn_apply_block column = *block;
-    column.x += j * block->column_stride;
-    column.y += j * block->column_stride;
-    column.columns = 1;
-    column.mean += j;
-    column.multiplier += j;
-    column.offset += j;
-    run->plan->kernels->apply[AXN_FORM_COLUMNS](&column);
+    const int64_t parameter =
+        step->unit->parameter + step->at.parameter + axn_line_parameter(nest, step->first + l);
+    const axn_wide_block wide = {.x = line.x,
+                                 .out = line.y,
+                                 .rows = step->at.rows,
+                                 .columns = step->at.length * nest->fold,
+                                 .row_stride = nest->row.tensor,
+                                 .scale = axn_parameters_at(run->scale, parameter),
+                                 .shift = axn_parameters_at(run->shift, parameter),
+                                 .parameter_column = nest->length.parameter,
+                                 .mean = mean,
+                                 .rstd = rstd};
+    axn_wide_apply(&wide);
   }
 }
 
-static void apply_block(const forward_run *run, const axn_place *unit,
-                        const unit_transform *transform, int64_t index) {
-  const axn_geometry *geometry = run->geometry;
-  const axn_nest *nest = &geometry->apply;
-  const axn_place at = axn_block_at(nest, index, unit->columns);
-  const int64_t start = unit->tensor + at.tensor, parameter = unit->parameter + at.parameter;
-  float multiplier[AXN_BLOCK_FACTORS], offset[AXN_BLOCK_FACTORS];
+static void apply_block(const forward_run *run, const apply_step *step, int64_t lines) {
+  const axn_nest *nest = &run->geometry->lines;
+  const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
   axn_apply_block block = {.x = run->x + start,
                            .y = run->y + start,
-                           .rows = at.rows,
-                           .columns = at.columns,
-                           .row_stride = nest->row.tensor,
-                           .column_stride = nest->column.tensor,
-                           .mean = transform->mean_high,
-                           .multiplier = multiplier,
-                           .offset = offset,
+                           .span = axn_apply_span(nest, &step->at, lines),
+                           .mean = step->factors->mean,
+                           .multiplier = step->factors->multiplier,
+                           .offset = step->factors->offset,
                            .streams = run->streams};
-  const bool columns = geometry->form == AXN_FORM_COLUMNS;
-  bool wide = transform->wide;
-  if (geometry->form == AXN_FORM_WEIGHTED) {
-    multiplier[0] = (float)transform->rstd[0];
-    /* The rounded multiplier, as it is what the rest of the mean meets in the kernel. */
-    offset[0] = (float)(-transform->mean_low[0] * (double)multiplier[0]);
+  if (nest->form == AXN_FORM_WEIGHTED) {
+    const int64_t parameter =
+        step->unit->parameter + step->at.parameter + axn_line_parameter(nest, step->first);
     block.scale = axn_parameters_at(run->scale, parameter);
     block.shift = axn_parameters_at(run->shift, parameter);
-  } else {
-    const int64_t count = columns ? at.columns : at.rows;
-    const int64_t stride = columns ? nest->column.parameter : nest->row.parameter;
-    for (int64_t i = 0; i < count; i++) {
-      wide |= !fold(run, transform, columns ? i : 0, parameter + i * stride, &multiplier[i],
-                    &offset[i]);
-    }
   }
-  if (!wide) {
-    run->plan->kernels->apply[geometry->form](&block);
-  } else if (columns) {
-    apply_column_by_column(run, transform, &block, parameter);
+  if (step->factors->wide) {
+    apply_line_by_line(run, step, &block, lines);
   } else {
-    apply_wide(run, transform, &block, 0, parameter);
+    run->plan->kernels->apply[nest->form](&block);
   }
 }
 
-/* Applies the blocks from `begin` to `end`, counted through all units. */
-static void apply_blocks(const forward_run *run, int64_t begin, int64_t end) {
-  const int64_t blocks = run->geometry->apply.blocks;
-  unit_transform transform;
-  axn_place unit = {0};
+/* Applies the blocks from `begin` to `end` of a unit, counted through all its lines. */
+static void apply_part(const forward_run *run, const axn_place *unit,
+                       const unit_statistics *statistics, int64_t begin, int64_t end) {
+  const axn_nest *nest = &run->geometry->lines;
+  line_factors factors;
   for (int64_t i = begin; i < end; i++) {
-    if (i == begin || i % blocks == 0) {
-      unit = axn_unit_at(&run->geometry->partition, i / blocks);
-      prepare_unit(run, &unit, &transform);
+    const int64_t first = i / nest->blocks * nest->block_lines, b = i % nest->blocks;
+    const int64_t left = axn_lines_of(nest, unit->cells) - first;
+    const int64_t lines = left < nest->block_lines ? left : nest->block_lines;
+    const apply_step step = {unit, statistics, &factors, first, axn_block_at(nest, b)};
+    if (left <= 0) break;
+    if (i == begin || b == 0 || nest->segments > 1) {
+      find_factors(run, unit, statistics, first, lines, nest->segments > 1 ? step.at.parameter : 0,
+                   &factors);
     }
-    apply_block(run, &unit, &transform, i % blocks);
+    apply_block(run, &step, lines);
   }
 }
 
 static void apply_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
-  apply_blocks(run, begin, end);
+  const int64_t blocks = axn_blocks_of_unit(run->geometry);
+  unit_statistics statistics;
+  while (begin < end) {
+    const axn_place unit = axn_unit_at(&run->geometry->partition, begin / blocks);
+    const int64_t first = begin % blocks;
+    const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
+    read_statistics(run, &unit, &statistics);
+    apply_part(run, &unit, &statistics, first, first + count);
+    begin += count;
+  }
   run->plan->kernels->finish_streams();
+}
+
+/* Sums the cells of a place and applies them while they are in cache. */
+static void normalize_unit(const forward_run *run, const axn_place *place) {
+  const axn_nest *nest = &run->geometry->lines;
+  unit_statistics statistics;
+  sum_unit(run, place, &statistics);
+  apply_part(run, place, &statistics, 0, nest->blocks * axn_chunks_of(nest, place->cells));
 }
 
 static void whole_units_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
-  const int64_t blocks = run->geometry->apply.blocks;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
-    sum_unit(run, &unit);
-    apply_blocks(run, u * blocks, (u + 1) * blocks);
+    normalize_unit(run, &unit);
+  }
+  run->plan->kernels->finish_streams();
+}
+
+/* Whether a unit's lines are whole statistics, one block each: then one kernel does it all. */
+static bool is_direct(const axn_geometry *geometry) {
+  return geometry->sums.form != AXN_FORM_COLUMNS && geometry->sums.blocks == 1 &&
+         geometry->lines.form != AXN_FORM_COLUMNS && geometry->lines.blocks == 1 &&
+         geometry->lines.lines_per_cell == 1 &&
+         !(geometry->lines.form == AXN_FORM_WEIGHTED && geometry->lines.cell_parameter != 0);
+}
+
+/* The cells of a place, however many. */
+static void normalize_directly(const forward_run *run, axn_place place) {
+  const axn_nest *nest = &run->geometry->lines;
+  const axn_block at = axn_block_at(nest, 0);
+  const axn_axis *unit = &run->geometry->partition.unit;
+  while (place.cells > 0) {
+    const axn_normalize_block block = {
+        .x = run->x + place.tensor,
+        .y = run->y + place.tensor,
+        .span = axn_span_of(nest, &at, place.cells),
+        .share = 1 / (double)run->geometry->partition.values,
+        .epsilon = run->plan->desc.epsilon,
+        .weighted = nest->form == AXN_FORM_WEIGHTED,
+        .parameter_stride = nest->cell_parameter,
+        .scale = axn_parameters_at(run->scale, place.parameter),
+        .shift = axn_parameters_at(run->shift, place.parameter),
+        .mean_out = run->mean_out != NULL ? run->mean_out + place.cell : NULL,
+        .rstd_out = run->rstd_out != NULL ? run->rstd_out + place.cell : NULL,
+        .kept = {run->keeps ? run->mean + place.cell : NULL,
+                 run->keeps ? run->variance + place.cell : NULL},
+        .streams = run->streams};
+    const int64_t done = run->plan->kernels->normalize(&block);
+    const int64_t care = place.cells - done < AXN_PAD ? place.cells - done : AXN_PAD;
+    place = axn_place_after(&place, unit, done, place.cells - done);
+    if (care == 0) break;
+    const axn_place some = axn_place_after(&place, unit, 0, care);
+    normalize_unit(run, &some);
+    place = axn_place_after(&place, unit, care, place.cells - care);
+  }
+}
+
+/* Cells along the unit axis follow each other; a run of them is one place. */
+static void direct_task(void *data, int64_t begin, int64_t end) {
+  const forward_run *run = data;
+  const axn_partition *partition = &run->geometry->partition;
+  while (begin < end) {
+    const axn_place first = axn_unit_at(partition, begin);
+    const int64_t to_end = partition->along - begin % partition->along;
+    const int64_t units = to_end < end - begin ? to_end : end - begin;
+    const axn_place last = axn_unit_at(partition, begin + units - 1);
+    normalize_directly(run, axn_place_after(&first, &partition->unit, 0,
+                                            (units - 1) * partition->unit_cells + last.cells));
+    begin += units;
   }
   run->plan->kernels->finish_streams();
 }
 
 static void run_forward(forward_run *run) {
   const axn_geometry *geometry = run->geometry;
-  run->streams = axn_streams_output(&run->runner, run->plan->elements, run->x == run->y);
   const int64_t units = geometry->partition.units;
+  run->streams = axn_streams_output(run->plan, 2, run->x == run->y);
   if (run->given_mean == NULL) {
-    if (!axn_split_units(&run->runner, &geometry->partition, &geometry->sums)) {
-      axn_run(&run->runner, units, whole_units_task, run);
+    const bool split = axn_split_units(&run->runner, &geometry->partition, geometry->sums.blocks);
+    run->keeps |= split;
+    if (!split) {
+      axn_run(&run->runner, units, is_direct(geometry) ? direct_task : whole_units_task, run);
       return;
     }
     axn_run(&run->runner, units * geometry->sums.blocks, sum_blocks_task, run);
     axn_run(&run->runner, units, merge_blocks_task, run);
   }
-  axn_run(&run->runner, units * geometry->apply.blocks, apply_blocks_task, run);
+  axn_run(&run->runner, units * axn_blocks_of_unit(geometry), apply_blocks_task, run);
 }
 
 /* ---- the public functions ---- */
@@ -340,7 +428,8 @@ axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *c
                        .scale = args.scale,
                        .shift = args.shift,
                        .mean_out = args.mean,
-                       .rstd_out = args.rstd};
+                       .rstd_out = args.rstd,
+                       .keeps = args.running_mean != NULL};
     place_workspace(&run, args.workspace);
     run_forward(&run);
     update_running(plan, &args, &run);

@@ -1,8 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "partition.h"
 
+enum {
+  L1_UNIT_BYTES = 16384,   /* what first-level cache holds beside an output */
+  L2_UNIT_BYTES = 1 << 19, /* what second-level cache holds beside an output */
+  VECTOR_CELLS = 8,        /* statistics that the widest vectors finish at once */
+  COLUMNS_LEAST = 64,      /* of a strip: shorter pieces of memory cost more than they save */
+  COLUMNS_WORTH = 256,     /* a strip that cannot be this wide and fit a cache is not worth it */
+  UNITS_PER_THREAD = 4,    /* so that threads end together */
+  PARAMETER_COLUMNS = 256  /* of a unit of parameters */
+};
+
 static int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
+}
+
+static int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
 }
 
 static int64_t blocks_of(int64_t extent, int64_t block) {
@@ -58,15 +72,6 @@ axn_axis_list axn_cell_per_parameter(const axn_axis_list *axes) {
   return list;
 }
 
-axn_axis_list axn_exchange(const axn_axis_list *axes) {
-  axn_axis_list list = *axes;
-  for (int i = 0; i < list.count; i++) {
-    list.axis[i].cell = axes->axis[i].parameter;
-    list.axis[i].parameter = axes->axis[i].cell;
-  }
-  return list;
-}
-
 static bool continues(const axn_axis *outer, const axn_axis *inner) {
   return outer->tensor == inner->extent * inner->tensor &&
          outer->cell == inner->extent * inner->cell &&
@@ -91,47 +96,6 @@ static axn_axis_list canonical(const axn_axis_list *axes) {
   return list;
 }
 
-/* Numbers the parameters that a unit meets along its reduced axes. */
-static int64_t number_segments(axn_axis_list *list) {
-  int64_t segments = 1;
-  for (int i = list->count - 1; i >= 0; i--) {
-    axn_axis *axis = &list->axis[i];
-    if (axis->cell == 0 && axis->parameter != 0) {
-      axis->segment = segments;
-      segments *= axis->extent;
-    }
-  }
-  return segments;
-}
-
-bool axn_rows_separate(const axn_nest *nest) {
-  return nest->row.parameter != 0 && nest->column.cell == 0 && nest->column.parameter == 0 &&
-         nest->column.extent <= AXN_TILE_ROWS;
-}
-
-/* Cuts the nest into blocks. */
-static void cut(axn_nest *nest, const axn_partition *partition, axn_rows rows) {
-  if (partition->column_family) {
-    nest->rows = partition->column.tensor == 1 ? AXN_BLOCK_ROWS : AXN_SHORT_CELL;
-    nest->columns = partition->unit_columns;
-    nest->column_blocks = 1;
-  } else {
-    nest->columns = smaller(nest->column.extent, AXN_BLOCK_VALUES);
-    nest->rows = AXN_BLOCK_VALUES / nest->columns;
-    nest->column_blocks = blocks_of(nest->column.extent, nest->columns);
-    if (nest->column_blocks > 1) nest->rows = 1;
-  }
-  if (rows == AXN_ROWS_ALIKE && nest->row.parameter != 0) nest->rows = 1;
-  if (rows == AXN_ROWS_SEPARATE && nest->row.parameter != 0) {
-    nest->rows = axn_rows_separate(nest) ? AXN_TILE_COLUMNS : 1;
-  }
-  if (rows == AXN_ROWS_DIFFER) nest->rows = smaller(nest->rows, AXN_BLOCK_ROWS);
-  nest->rows = smaller(nest->rows, nest->row.extent);
-  nest->row_blocks = blocks_of(nest->row.extent, nest->rows);
-  nest->blocks = nest->row_blocks * nest->column_blocks;
-  for (int i = 0; i < nest->outer.count; i++) nest->blocks *= nest->outer.axis[i].extent;
-}
-
 /* The same axes where parameters play no part, so that more of them merge. */
 static axn_axis_list without_parameters(const axn_axis_list *axes) {
   axn_axis_list list = *axes;
@@ -139,116 +103,321 @@ static axn_axis_list without_parameters(const axn_axis_list *axes) {
   return canonical(&list);
 }
 
-axn_nest axn_nest_of(const axn_partition *partition, axn_rows rows) {
-  const axn_axis_list list =
-      rows == AXN_ROWS_PLAIN ? without_parameters(&partition->axes) : partition->axes;
-  axn_nest nest = {.row = {.extent = 1}, .column = partition->column};
-  for (int i = 0; i < list.count; i++) {
-    if (list.axis[i].cell == 0) nest.outer.axis[nest.outer.count++] = list.axis[i];
+/* ---- nests ---- */
+
+/* Takes an axis out of the list. */
+static axn_axis take(axn_axis_list *list, int index) {
+  const axn_axis axis = list->axis[index];
+  list->count--;
+  for (int i = index; i < list->count; i++) list->axis[i] = list->axis[i + 1];
+  return axis;
+}
+
+/* The innermost reduced axis that has a parameter, or has none; -1 where there is no such. */
+static int find_reduced(const axn_axis_list *list, bool parameter) {
+  for (int i = list->count - 1; i >= 0; i--) {
+    if (list->axis[i].cell == 0 && (list->axis[i].parameter != 0) == parameter) return i;
   }
-  if (!partition->column_family) nest.column = nest.outer.axis[--nest.outer.count];
-  if (nest.outer.count > 0) nest.row = nest.outer.axis[--nest.outer.count];
-  cut(&nest, partition, rows);
+  return -1;
+}
+
+static int64_t reduced_extent(const axn_axis_list *list) {
+  int64_t extent = 1;
+  for (int i = 0; i < list->count; i++) {
+    if (list->axis[i].cell == 0) extent *= list->axis[i].extent;
+  }
+  return extent;
+}
+
+/* Whether the innermost axis, which is reduced, is short and often repeated, with cells in between:
+ * columns then have no row ends, and sums across a row come once per cell. */
+static bool folds(const axn_axis_list *list) {
+  const axn_axis *inner = &list->axis[list->count - 1];
+  if (list->count < 3 || inner->extent > AXN_FOLDED_ROW) return false;
+  return list->axis[list->count - 2].cell != 0 &&
+         reduced_extent(list) / inner->extent >= AXN_FOLDED_ROWS;
+}
+
+/* Decided by the reduced axes alone: a sample alone has the same bits as in a batch. */
+static axn_form form_of(const axn_axis_list *list) {
+  const axn_axis *inner = &list->axis[list->count - 1];
+  if (inner->cell != 0) return AXN_FORM_COLUMNS;
+  if (inner->parameter != 0) {
+    return reduced_extent(list) > inner->extent ? AXN_FORM_COLUMNS : AXN_FORM_WEIGHTED;
+  }
+  return folds(list) ? AXN_FORM_COLUMNS : AXN_FORM_ROWS;
+}
+
+/* Numbers the parameters that a line meets along the outer axes. */
+static void number_segments(axn_nest *nest) {
+  nest->segments = 1;
+  for (int i = nest->outer.count - 1; i >= 0; i--) {
+    axn_axis *axis = &nest->outer.axis[i];
+    if (axis->parameter == 0) continue;
+    axis->segment = nest->segments;
+    nest->segments *= axis->extent;
+  }
+}
+
+/* Lines of a cell lie along an axis with parameters, `along`; those of the next cell follow. */
+static void set_lines(axn_nest *nest, const axn_axis *along, const axn_axis *unit) {
+  nest->lines_per_cell = along->extent;
+  nest->line_tensor = along->tensor;
+  nest->line_parameter = along->parameter;
+  nest->cell_parameter = unit->parameter;
+}
+
+/* Whether lines of neighbouring cells are one sequence. */
+static bool cells_follow(const axn_nest *nest, const axn_axis *unit) {
+  return unit->tensor == nest->lines_per_cell * nest->fold * nest->line_tensor;
+}
+
+static axn_nest columns_of(axn_axis_list reduced, const axn_axis *inner, const axn_axis *unit) {
+  axn_nest nest = {.form = AXN_FORM_COLUMNS,
+                   .fold = 1,
+                   .lines_per_cell = 1,
+                   .line_tensor = 1,
+                   .cell_parameter = unit->parameter,
+                   .length = {.extent = 1},
+                   .row = {.extent = 1}};
+  if (inner->cell == 0) {
+    reduced.count--;
+    if (inner->parameter != 0) {
+      set_lines(&nest, inner, unit);
+    } else {
+      nest.fold = inner->extent;
+    }
+  }
+  const int row = find_reduced(&reduced, false);
+  if (row >= 0) nest.row = take(&reduced, row);
+  nest.outer = reduced;
   return nest;
 }
 
-static void count_cells(axn_partition *partition, const axn_axis_list *list) {
-  partition->cells = partition->values = 1;
-  for (int i = 0; i < list->count; i++) {
-    if (list->axis[i].cell == 0) {
-      partition->values *= list->axis[i].extent;
-    } else {
-      partition->cells *= list->axis[i].extent;
-    }
+static axn_nest rows_of(axn_axis_list reduced, axn_form form, const axn_axis *unit) {
+  axn_nest nest = {.form = form,
+                   .fold = 1,
+                   .lines_per_cell = 1,
+                   .line_tensor = unit->tensor,
+                   .cell_parameter = unit->parameter,
+                   .row = {.extent = 1}};
+  nest.length = reduced.axis[--reduced.count];
+  const int along = find_reduced(&reduced, true), row = find_reduced(&reduced, false);
+  if (along >= 0) {
+    const axn_axis lines = take(&reduced, along);
+    set_lines(&nest, &lines, unit);
   }
+  if (row >= 0) nest.row = take(&reduced, row > along && along >= 0 ? row - 1 : row);
+  nest.outer = reduced;
+  return nest;
 }
 
-/* The axis along which cells are worked on side by side: the innermost if it is kept; else, where
- * one cell's sums would be too short, the innermost kept one, or an axis of extent 1 if there is
- * none. That choice must not depend on the extents of kept axes: a sample alone has the same bits
- * as in a batch. Extent 0: one cell at a time. */
-static axn_axis choose_columns(const axn_axis_list *list, int64_t values) {
-  const axn_axis *inner = &list->axis[list->count - 1];
-  if (inner->cell != 0) return *inner;
-  const axn_axis_list plain = without_parameters(list);
-  const int64_t row = plain.axis[plain.count - 1].extent;
-  const bool is_short = row <= AXN_SHORT_ROW || values <= AXN_SHORT_CELL;
-  /* Parameters that change along the row want vectors along it. */
-  if (!is_short || inner->parameter != 0) return (axn_axis){.extent = 0};
-  for (int i = list->count - 1; i >= 0; i--) {
-    if (list->axis[i].cell != 0) return list->axis[i];
-  }
-  return (axn_axis){.extent = 1, .cell = 1};
+/* In pieces of the same size but for the last, at most `most`, a multiple of `unit` if they can. */
+static int64_t even_piece(int64_t extent, int64_t most, int64_t unit) {
+  const int64_t pieces = blocks_of(extent, most), piece = blocks_of(extent, pieces);
+  return smaller(smaller(blocks_of(piece, unit) * unit, most), extent);
 }
 
-axn_partition axn_partition_of(const axn_axis_list *axes) {
-  axn_partition partition = {.unit_columns = 1, .column_units = 1, .axes = canonical(axes)};
-  axn_axis_list *list = &partition.axes;
-  partition.segments = number_segments(list);
-  count_cells(&partition, list);
-  partition.column = choose_columns(list, partition.values);
-  partition.column_family = partition.column.extent > 0;
-  if (partition.column_family) {
-    const int most = partition.column.tensor == 1 ? AXN_BLOCK_COLUMNS : AXN_SHORT_COLUMNS;
-    partition.unit_columns = smaller(partition.column.extent, most);
-    partition.column_units = blocks_of(partition.column.extent, partition.unit_columns);
+/* Few rows are cut finer, so that there is something to share. */
+static int64_t rows_of_block(int64_t rows) {
+  enum { BLOCKS = 8, LEAST = 32 };
+  return smaller(AXN_BLOCK_ROWS, larger(LEAST, rows / BLOCKS));
+}
+
+/* `most`: values of a block in the row family. */
+static void cut(axn_nest *nest, int64_t lines, int64_t most) {
+  if (nest->form == AXN_FORM_COLUMNS) {
+    nest->block_length = 1;
+    nest->block_rows = even_piece(nest->row.extent, rows_of_block(nest->row.extent), 4);
+    nest->block_lines = smaller(lines, larger(1, AXN_MOST_COLUMNS / nest->fold));
+  } else {
+    nest->block_length = even_piece(nest->length.extent, most, 64);
+    nest->block_rows = nest->block_length < nest->length.extent
+                           ? 1
+                           : smaller(nest->row.extent, most / nest->block_length);
+    const int64_t fit = most / (nest->block_length * nest->block_rows);
+    nest->block_lines = smaller(lines, smaller(AXN_MOST_ROWS, larger(1, fit)));
+    /* The lines of a weighted block share their parameters. */
+    if (nest->form == AXN_FORM_WEIGHTED && nest->cell_parameter != 0) nest->block_lines = 1;
   }
-  partition.units = partition.column_units;
+  nest->row_blocks = blocks_of(nest->row.extent, nest->block_rows);
+  nest->length_blocks = blocks_of(nest->length.extent, nest->block_length);
+  nest->blocks = nest->row_blocks * nest->length_blocks;
+  for (int i = 0; i < nest->outer.count; i++) nest->blocks *= nest->outer.axis[i].extent;
+}
+
+/* A nest over the reduced axes of a list; cut once the size of a unit is known. */
+static axn_nest nest_of(const axn_axis_list *list, const axn_axis *unit) {
+  axn_axis_list reduced = {0};
   for (int i = 0; i < list->count; i++) {
-    if (list->axis[i].cell == 0 || list->axis[i].cell == partition.column.cell) continue;
+    if (list->axis[i].cell == 0) reduced.axis[reduced.count++] = list->axis[i];
+  }
+  const axn_form form = form_of(list);
+  axn_nest nest = form == AXN_FORM_COLUMNS ? columns_of(reduced, &list->axis[list->count - 1], unit)
+                                           : rows_of(reduced, form, unit);
+  number_segments(&nest);
+  return nest;
+}
+
+/* ---- the partition ---- */
+
+static axn_partition partition_of(const axn_axis_list *axes) {
+  axn_partition partition = {.unit = {.extent = 1, .cell = 1}, .cells = 1, .axes = canonical(axes)};
+  const axn_axis_list *list = &partition.axes;
+  for (int i = 0; i < list->count; i++) {
+    if (list->axis[i].cell == 0) continue;
+    partition.cells *= list->axis[i].extent;
     partition.kept.axis[partition.kept.count++] = list->axis[i];
-    partition.units *= list->axis[i].extent;
   }
+  if (partition.kept.count > 0) partition.unit = partition.kept.axis[--partition.kept.count];
+  partition.values = reduced_extent(list);
   return partition;
 }
 
-/* Moves `place` to `index` along `axis`. */
-static void advance(axn_place *place, const axn_axis *axis, int64_t index) {
-  place->tensor += index * axis->tensor;
-  place->cell += index * axis->cell;
-  place->parameter += index * axis->parameter;
-  place->segment += index * axis->segment;
+/* The most cells of a unit that the kernels take in one go. */
+static int64_t most_cells(const axn_geometry *geometry) {
+  const axn_nest *sums = &geometry->sums, *lines = &geometry->lines;
+  const axn_axis *unit = &geometry->partition.unit;
+  if (!cells_follow(lines, unit)) return 1;
+  int64_t most = sums->form == AXN_FORM_COLUMNS ? AXN_MOST_COLUMNS / sums->fold : AXN_MOST_ROWS;
+  if (lines->form == AXN_FORM_COLUMNS) {
+    most = smaller(most, AXN_MOST_COLUMNS / (lines->fold * lines->lines_per_cell));
+  }
+  return larger(1, most);
 }
 
-static void advance_all(axn_place *place, const axn_axis_list *list, int64_t index) {
-  for (int i = list->count - 1; i >= 0; i--) {
-    advance(place, &list->axis[i], index % list->axis[i].extent);
-    index /= list->axis[i].extent;
-  }
+/* Down to a number of cells whose columns fill whole cache lines, if there is one. */
+static int64_t fill_lines(int64_t cells, int64_t fold) {
+  enum { FLOATS_PER_LINE = 16 };
+  int64_t step = 1;
+  while (step < FLOATS_PER_LINE && step * fold % FLOATS_PER_LINE != 0) step *= 2;
+  return cells < step ? cells : cells / step * step;
 }
+
+/* How many cells are best worked on together: what the caches hold between the sums and the rest, in
+ * pieces of memory that are not too short. */
+static int64_t fitting_cells(const axn_geometry *geometry) {
+  const axn_partition *partition = &geometry->partition;
+  const axn_nest *sums = &geometry->sums;
+  const int64_t bytes = partition->values * (int64_t)sizeof(float);
+  if (sums->form == AXN_FORM_COLUMNS) {
+    const int64_t worth = blocks_of(COLUMNS_WORTH, sums->fold), fit = L2_UNIT_BYTES / bytes;
+    /* Where nothing would stay in cache, the longest pieces. */
+    return fit < worth ? INT64_MAX : fit;
+  }
+  if (bytes <= L1_UNIT_BYTES / VECTOR_CELLS)
+    return L1_UNIT_BYTES / bytes / VECTOR_CELLS * VECTOR_CELLS;
+  if (bytes <= L1_UNIT_BYTES) return L1_UNIT_BYTES / bytes;
+  return sums->row.extent > 1 ? larger(1, L2_UNIT_BYTES / bytes) : 1;
+}
+
+static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, bool sums) {
+  const axn_partition *partition = &geometry->partition;
+  const bool columns = geometry->sums.form == AXN_FORM_COLUMNS;
+  const int64_t least = columns ? blocks_of(COLUMNS_LEAST, geometry->sums.fold) : 1;
+  const int64_t share = threads > 1 ? partition->cells / (UNITS_PER_THREAD * threads) : INT64_MAX;
+  const int64_t most = most_cells(geometry), fit = sums ? fitting_cells(geometry) : INT64_MAX;
+  /* Where nothing stays in cache, threads share rows rather than columns. */
+  int64_t cells = columns && fit == INT64_MAX ? most : larger(least, smaller(fit, share));
+  cells = smaller(cells, most);
+  if (columns) cells = fill_lines(cells, geometry->sums.fold);
+  return smaller(cells, partition->unit.extent);
+}
+
+axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool sums) {
+  axn_geometry geometry = {.partition = partition_of(axes)};
+  axn_partition *partition = &geometry.partition;
+  const axn_axis_list plain = without_parameters(&partition->axes);
+  geometry.sums = nest_of(&plain, &partition->unit);
+  geometry.lines = nest_of(&partition->axes, &partition->unit);
+  partition->unit_cells = choose_unit_cells(&geometry, threads, sums);
+  partition->along = blocks_of(partition->unit.extent, partition->unit_cells);
+  partition->units = partition->along;
+  for (int i = 0; i < partition->kept.count; i++) {
+    partition->units *= partition->kept.axis[i].extent;
+  }
+  const int64_t whole = partition->values <= AXN_WHOLE_VALUES ? AXN_WHOLE_VALUES : AXN_BLOCK_VALUES;
+  cut(&geometry.sums, partition->unit_cells, whole);
+  geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */
+  cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells), AXN_LINES_VALUES);
+  return geometry;
+}
+
+axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
+  axn_axis_list list = *axes;
+  for (int i = 0; i < list.count; i++) {
+    list.axis[i].cell = axes->axis[i].parameter;
+    list.axis[i].parameter = axes->axis[i].cell;
+  }
+  axn_geometry geometry = {.partition = partition_of(&list)};
+  axn_partition *partition = &geometry.partition;
+  axn_nest *nest = &geometry.lines;
+  partition->unit_cells = smaller(partition->unit.extent, PARAMETER_COLUMNS);
+  partition->along = blocks_of(partition->unit.extent, partition->unit_cells);
+  partition->units = blocks_of(partition->cells, partition->unit.extent) * partition->along;
+  *nest = (axn_nest){.form = AXN_FORM_COLUMNS,
+                     .fold = 1,
+                     .lines_per_cell = 1,
+                     .line_tensor = 1,
+                     .length = {.extent = 1},
+                     .row = {.extent = 1}};
+  for (int i = 0; i < partition->axes.count; i++) {
+    if (partition->axes.axis[i].cell == 0) {
+      nest->outer.axis[nest->outer.count++] = partition->axes.axis[i];
+    }
+  }
+  if (nest->outer.count > 0) nest->row = nest->outer.axis[--nest->outer.count];
+  cut(nest, partition->unit_cells, AXN_BLOCK_VALUES);
+  return geometry;
+}
+
+/* ---- places ---- */
 
 axn_place axn_unit_at(const axn_partition *partition, int64_t index) {
-  axn_place place = {.rows = 1, .columns = 1};
-  if (partition->column_family) {
-    const int64_t first = index % partition->column_units * partition->unit_columns;
-    index /= partition->column_units;
-    advance(&place, &partition->column, first);
-    place.columns = smaller(partition->unit_columns, partition->column.extent - first);
+  const axn_axis *unit = &partition->unit;
+  const int64_t first = index % partition->along * partition->unit_cells;
+  axn_place place = {.tensor = first * unit->tensor,
+                     .cell = first * unit->cell,
+                     .parameter = first * unit->parameter,
+                     .cells = smaller(partition->unit_cells, unit->extent - first)};
+  index /= partition->along;
+  for (int i = partition->kept.count - 1; i >= 0; i--) {
+    const axn_axis *axis = &partition->kept.axis[i];
+    const int64_t step = index % axis->extent;
+    place.tensor += step * axis->tensor;
+    place.cell += step * axis->cell;
+    place.parameter += step * axis->parameter;
+    index /= axis->extent;
   }
-  advance_all(&place, &partition->kept, index);
   return place;
 }
 
-axn_place axn_block_at(const axn_nest *nest, int64_t index, int64_t unit_columns) {
-  axn_place place = {0};
-  const bool cells_along_columns = nest->column.cell != 0;
-  const int64_t column = index % nest->column_blocks * nest->columns;
-  index /= nest->column_blocks;
-  const int64_t row = index % nest->row_blocks * nest->rows;
+axn_block axn_block_at(const axn_nest *nest, int64_t index) {
+  if (nest->blocks == 1)
+    return (axn_block){.rows = nest->row.extent, .length = nest->length.extent};
+  const int64_t along = index % nest->length_blocks * nest->block_length;
+  index /= nest->length_blocks;
+  const int64_t row = index % nest->row_blocks * nest->block_rows;
   index /= nest->row_blocks;
-  advance(&place, &nest->column, column);
-  advance(&place, &nest->row, row);
-  advance_all(&place, &nest->outer, index);
-  place.rows = smaller(nest->rows, nest->row.extent - row);
-  place.columns =
-      cells_along_columns ? unit_columns : smaller(nest->columns, nest->column.extent - column);
-  return place;
+  axn_block block = {.tensor = along * nest->length.tensor + row * nest->row.tensor,
+                     .parameter = along * nest->length.parameter + row * nest->row.parameter,
+                     .rows = smaller(nest->block_rows, nest->row.extent - row),
+                     .length = smaller(nest->block_length, nest->length.extent - along)};
+  for (int i = nest->outer.count - 1; i >= 0; i--) {
+    const axn_axis *axis = &nest->outer.axis[i];
+    const int64_t step = index % axis->extent;
+    block.tensor += step * axis->tensor;
+    block.parameter += step * axis->parameter;
+    block.segment += step * axis->segment;
+    index /= axis->extent;
+  }
+  return block;
 }
 
-int64_t axn_segment_parameter(const axn_partition *partition, int64_t segment) {
+int64_t axn_segment_parameter(const axn_nest *nest, int64_t segment) {
   int64_t parameter = 0;
-  for (int i = 0; i < partition->axes.count; i++) {
-    const axn_axis *axis = &partition->axes.axis[i];
+  for (int i = 0; i < nest->outer.count; i++) {
+    const axn_axis *axis = &nest->outer.axis[i];
     if (axis->segment == 0) continue;
     parameter += segment / axis->segment % axis->extent * axis->parameter;
   }

@@ -3,31 +3,35 @@
  * Partition: from axes to a short loop nest. Pure; knows neither memory nor threads.
  *
  * A *cell* is what one result is computed for: a statistic, or a parameter when gradients of scale
- * and shift are summed. Axes along which the cell stays the same are reduced. After neighbours that
- * play the same role have been merged, the innermost axis is either reduced (row family: sums along
- * memory) or kept (column family: many cells side by side). Cells of a short row each are taken
- * side by side too: the column family again, with a stride from column to column. A *unit* is what
- * is worked on together: one cell in the row family, a run of neighbouring cells in the column
- * family. The elements of a unit are a *nest*, cut into *blocks* of rows x columns whose bounds
- * follow from the shape alone.
+ * and shift are summed. Axes along which the cell stays the same are reduced. A *unit* is what is
+ * worked on together: a run of neighbouring cells. Its elements are seen as *lines*: runs of
+ * elements with the same statistic (and, where parameters play a part, the same parameter). Lines
+ * either follow each other in memory (row family) or lie side by side, one per column (column
+ * family); a nest says how, and cuts a unit into *blocks* of lines x rows x length.
+ *
+ * Where a block of sums begins follows from the shape of the reduced axes alone. How many cells make
+ * a unit may depend on anything: no cell sees its neighbours.
  */
 #ifndef AXN_LIB_PARTITION_H
 #define AXN_LIB_PARTITION_H
 
 #include <stdbool.h>
 
-#include "kernels/tile.h"
+#include "kernels/sizes.h"
 #include "strategy.h"
 
 enum {
   AXN_MAX_AXES = AXN_MAX_RANK + 1, /* one axis may be split */
-  AXN_BLOCK_VALUES = 4096, /* of a row block: 16 KiB of float, read twice from first-level cache */
-  AXN_BLOCK_ROWS = 128,    /* of a column block */
-  AXN_BLOCK_COLUMNS = 64,  /* cells of a unit in the column family, at most */
-  AXN_BLOCK_FACTORS = 128, /* room for one factor per row or per column of a block */
-  AXN_SHORT_ROW = 64,      /* rows up to this, and cells up to */
-  AXN_SHORT_CELL = AXN_TILE_ROWS,      /* this, are taken side by side, */
-  AXN_SHORT_COLUMNS = AXN_TILE_COLUMNS /* so many at a time */
+  /* Row family: values of a cell that is summed in one block; of a block of a longer cell; of a block
+   * of lines, for all else. */
+  AXN_WHOLE_VALUES = 65536,
+  AXN_BLOCK_VALUES = 8192,
+  AXN_LINES_VALUES = 32768,
+  /* Column family: rows of a block, at most. */
+  AXN_BLOCK_ROWS = 256,
+  /* Rows no longer than the first, of which a statistic has no fewer than the second, are folded. */
+  AXN_FOLDED_ROW = 64,
+  AXN_FOLDED_ROWS = 16
 };
 
 typedef struct axn_axis {
@@ -36,7 +40,7 @@ typedef struct axn_axis {
   int64_t cell;   /* stride in cells; 0: reduced */
   int64_t
       parameter;   /* stride in the other broadcast array: parameters where cells are statistics */
-  int64_t segment; /* stride in the unit's segments: runs of elements with the same parameter */
+  int64_t segment; /* stride in the nest's segments */
 } axn_axis;
 
 typedef struct axn_axis_list {
@@ -44,34 +48,59 @@ typedef struct axn_axis_list {
   axn_axis axis[AXN_MAX_AXES];
 } axn_axis_list;
 
-/* The reduced part of a unit. */
+/* What varies along the lines of a block. */
+typedef enum axn_form {
+  AXN_FORM_ROWS,    /* lines are runs of memory */
+  AXN_FORM_COLUMNS, /* lines are columns */
+  AXN_FORM_WEIGHTED /* lines are runs of memory, with a parameter for each of their elements */
+} axn_form;
+
+/* How the elements of a unit are walked. */
 typedef struct axn_nest {
-  axn_axis_list outer;
-  axn_axis row;                      /* extent 1 where the unit is one run of memory */
-  axn_axis column;                   /* innermost in the row family, else the unit's cells */
-  int64_t rows, columns;             /* of a full block */
-  int64_t row_blocks, column_blocks; /* along each */
-  int64_t blocks;                    /* of a unit, all together */
+  axn_form form;
+  int64_t fold;           /* neighbouring columns that make one line; 1 in the other forms */
+  int64_t lines_per_cell; /* lines of a cell that differ in their parameter */
+  int64_t line_tensor;    /* stride from line to line, in the tensor */
+  int64_t cell_parameter; /* stride of a line's parameter from cell to cell, */
+  int64_t line_parameter; /* and from line to line of a cell */
+  axn_axis length;        /* of a line, where it is a run of memory; else of extent 1 */
+  axn_axis row;        /* the axis along which lines are repeated; extent 1 where there is none */
+  axn_axis_list outer; /* what else is reduced */
+  int64_t segments;    /* parameters that one line meets along the outer axes, 1 but in odd cases */
+  int64_t block_lines, block_rows, block_length; /* of a full block */
+  int64_t row_blocks, length_blocks;
+  int64_t blocks; /* for the same lines */
 } axn_nest;
 
 typedef struct axn_partition {
-  bool column_family;
-  axn_axis column;      /* column family: the axis along which the cells of a unit lie */
-  axn_axis_list kept;   /* the other kept axes */
-  int64_t unit_columns; /* cells of a full unit */
-  int64_t column_units; /* units along that axis */
-  int64_t units;
-  int64_t cells;
+  axn_axis unit;      /* the kept axis along which the cells of a unit lie; extent 1 if none is */
+  axn_axis_list kept; /* the other kept axes */
+  int64_t unit_cells; /* of a full unit */
+  int64_t along;      /* units along that axis */
+  int64_t units;      /* in all */
+  int64_t cells;      /* in all */
   int64_t values;     /* elements per cell */
-  int64_t segments;   /* parameters that a unit meets along its reduced axes */
   axn_axis_list axes; /* canonical: all of them, the innermost last */
 } axn_partition;
 
-/* Where a unit or a block lies; offsets of a block are relative to its unit. */
+/* One way to cut the tensor. */
+typedef struct axn_geometry {
+  axn_partition partition;
+  axn_nest sums;  /* for sums over x alone: a line is a whole cell */
+  axn_nest lines; /* for all that knows parameters */
+} axn_geometry;
+
+/* Where a unit lies. */
 typedef struct axn_place {
-  int64_t tensor, cell, parameter, segment;
-  int64_t rows, columns;
+  int64_t tensor, cell, parameter;
+  int64_t cells;
 } axn_place;
+
+/* Where a block lies, relative to its unit. */
+typedef struct axn_block {
+  int64_t tensor, parameter, segment;
+  int64_t rows, length;
+} axn_block;
 
 /* Axes in the order of memory, outermost first. */
 axn_axis_list axn_list_axes(const axn_desc *desc, const axn_axes *axes);
@@ -79,31 +108,50 @@ axn_axis_list axn_list_axes(const axn_desc *desc, const axn_axes *axes);
 /* The same axes with one cell per parameter: what given statistics per channel normalize. */
 axn_axis_list axn_cell_per_parameter(const axn_axis_list *axes);
 
-/* The same axes with cells and parameters in each other's place. */
-axn_axis_list axn_exchange(const axn_axis_list *axes);
+/* For work on about so many threads; `sums`: a unit is visited twice, first for its sums, so that it
+ * had better fit a cache. */
+axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool sums);
 
-axn_partition axn_partition_of(const axn_axis_list *axes);
+/* Cells and parameters in each other's place: cells are parameters, one per column, and what was a
+ * cell is the parameter of a row. For lists whose innermost axis has parameters. */
+axn_geometry axn_parameter_geometry(const axn_axis_list *axes);
 
-/* How the rows of a block may differ. */
-typedef enum axn_rows {
-  AXN_ROWS_PLAIN,    /* parameters play no part: as few, long rows as the cells allow */
-  AXN_ROWS_ALIKE,    /* every row has the same parameters */
-  AXN_ROWS_SEPARATE, /* likewise, or each row has one of its own: short rows that fit a tile */
-  AXN_ROWS_DIFFER    /* parameters may change from row to row; at most AXN_BLOCK_ROWS rows */
-} axn_rows;
-
-axn_nest axn_nest_of(const axn_partition *partition, axn_rows rows);
-
-/* Whether the rows of a nest have a parameter each and are short enough for a tile. */
-bool axn_rows_separate(const axn_nest *nest);
-
-/* Unit `index` of the partition; columns is the number of cells it has. */
+/* Unit `index` of the partition. */
 axn_place axn_unit_at(const axn_partition *partition, int64_t index);
 
-/* Block `index` of a unit with that many cells. */
-axn_place axn_block_at(const axn_nest *nest, int64_t index, int64_t unit_columns);
+/* The cells of a place from `skip` on, so many of them. */
+static inline axn_place axn_place_after(const axn_place *place, const axn_axis *unit, int64_t skip,
+                                        int64_t cells) {
+  return (axn_place){.tensor = place->tensor + skip * unit->tensor,
+                     .cell = place->cell + skip * unit->cell,
+                     .parameter = place->parameter + skip * unit->parameter,
+                     .cells = cells};
+}
 
-/* Offset, in parameters, of a segment of a unit. */
-int64_t axn_segment_parameter(const axn_partition *partition, int64_t segment);
+/* Block `index`, of those for the same lines. */
+axn_block axn_block_at(const axn_nest *nest, int64_t index);
+
+/* Lines of a unit; how often they fill `block_lines`, the last time perhaps in part. */
+static inline int64_t axn_lines_of(const axn_nest *nest, int64_t cells) {
+  return cells * nest->lines_per_cell;
+}
+
+static inline int64_t axn_chunks_of(const axn_nest *nest, int64_t cells) {
+  return (axn_lines_of(nest, cells) + nest->block_lines - 1) / nest->block_lines;
+}
+
+/* Blocks of lines of a full unit. */
+static inline int64_t axn_blocks_of_unit(const axn_geometry *geometry) {
+  return geometry->lines.blocks * axn_chunks_of(&geometry->lines, geometry->partition.unit_cells);
+}
+
+/* Offset, in parameters, of a line of a unit. */
+static inline int64_t axn_line_parameter(const axn_nest *nest, int64_t line) {
+  return line / nest->lines_per_cell * nest->cell_parameter +
+         line % nest->lines_per_cell * nest->line_parameter;
+}
+
+/* Offset, in parameters, of a segment. */
+int64_t axn_segment_parameter(const axn_nest *nest, int64_t segment);
 
 #endif

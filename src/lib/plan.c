@@ -11,9 +11,6 @@
 /* Room for what is kept per element in the worst case, so that no size in bytes can overflow. */
 enum { BYTES_PER_ELEMENT = 256 };
 
-/* Output per thread beyond which little of it is still in a private cache at the end. */
-enum { STREAMED_OUTPUT = 1 << 20 };
-
 const char *axn_version(void) {
   return AXN_VERSION;
 }
@@ -84,37 +81,20 @@ static axn_status choose_strategy(axn_plan *plan, axn_error *error) {
   return plan->strategy->select(desc, &plan->axes, error);
 }
 
-static axn_form form_of(const axn_partition *partition) {
-  if (partition->column_family) return AXN_FORM_COLUMNS;
-  const bool varies = partition->axes.axis[partition->axes.count - 1].parameter != 0;
-  return varies ? AXN_FORM_WEIGHTED : AXN_FORM_ROWS;
-}
-
-static axn_geometry geometry_of(const axn_axis_list *axes) {
-  axn_geometry geometry = {.partition = axn_partition_of(axes)};
-  geometry.form = form_of(&geometry.partition);
-  geometry.sums = axn_nest_of(&geometry.partition, AXN_ROWS_PLAIN);
-  geometry.terms = axn_nest_of(&geometry.partition, AXN_ROWS_SEPARATE);
-  geometry.rows_are_lines = geometry.form == AXN_FORM_ROWS && axn_rows_separate(&geometry.terms);
-  geometry.lines = geometry.rows_are_lines ? geometry.terms.rows : geometry.partition.unit_columns;
-  geometry.apply = axn_nest_of(&geometry.partition,
-                               geometry.form == AXN_FORM_ROWS ? AXN_ROWS_DIFFER : AXN_ROWS_ALIKE);
-  return geometry;
-}
-
 static void lay_out(axn_plan *plan) {
   axn_desc desc = plan->desc;
   if (desc.shape[0] == 0) desc.shape[0] = 1;
+  const axn_runner runner = axn_runner_of(&desc, 0, plan->elements);
+  const int64_t threads = axn_runner_width(&runner);
   const axn_axis_list axes = axn_list_axes(&desc, &plan->axes);
-  const axn_axis_list exchanged = axn_exchange(&axes);
-  plan->own = geometry_of(&axes);
-  plan->parameter_cells = axn_partition_of(&exchanged);
-  plan->parameter_blocks = axn_nest_of(&plan->parameter_cells, AXN_ROWS_DIFFER);
-  plan->parameters = plan->parameter_cells.cells;
+  plan->own = axn_geometry_of(&axes, threads, true);
+  plan->parameters =
+      desc.parameters == AXN_PARAMETERS_PER_CHANNEL ? desc.shape[1] : plan->own.partition.values;
+  if (plan->own.lines.form == AXN_FORM_WEIGHTED) plan->columns = axn_parameter_geometry(&axes);
   plan->bands = axn_bands_of(plan);
   if (!plan->strategy->running_statistics) return;
   const axn_axis_list per_channel = axn_cell_per_parameter(&axes);
-  plan->given = geometry_of(&per_channel);
+  plan->given = axn_geometry_of(&per_channel, threads, false);
   plan->running = plan->given.partition.cells;
 }
 
@@ -127,6 +107,7 @@ static axn_status fill_plan(axn_plan *plan, axn_error *error) {
     status = axn_choose_isa(plan->desc.isa, &plan->isa, &plan->kernels, error);
   }
   if (status != AXN_OK) return status;
+  plan->cache_bytes = axn_shared_cache_bytes();
   lay_out(plan);
   return AXN_OK;
 }
@@ -154,16 +135,14 @@ int64_t axn_statistics(const axn_plan *plan) {
   return plan->elements == 0 && one_per_sample ? 0 : plan->own.partition.cells;
 }
 
-bool axn_split_units(const axn_runner *runner, const axn_partition *partition,
-                     const axn_nest *nest) {
+bool axn_split_units(const axn_runner *runner, const axn_partition *partition, int64_t pieces) {
   const int64_t width = axn_runner_width(runner);
-  if (width == 1 || nest->blocks == 1) return false;
+  if (width == 1 || pieces == 1) return false;
   return partition->units < 4 * width && partition->units % width != 0;
 }
 
-bool axn_streams_output(const axn_runner *runner, int64_t elements, bool in_place) {
-  const int64_t output = elements / axn_runner_width(runner) * (int64_t)sizeof(float);
-  return !in_place && output > STREAMED_OUTPUT;
+bool axn_streams_output(const axn_plan *plan, int tensors, bool in_place) {
+  return !in_place && plan->elements > plan->cache_bytes / (tensors * (int)sizeof(float));
 }
 
 axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, axn_error *error) {
@@ -174,6 +153,7 @@ axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, axn_erro
   if (status != AXN_OK) return status;
   const axn_runner runner = axn_runner_of(&plan->desc, 0, plan->elements);
   const axn_nest *sums = &plan->own.sums;
+  const int64_t task = sums->block_rows * sums->block_length * sums->block_lines * sums->fold;
   const size_t stated = filled.struct_size;
   filled = (axn_plan_info){
       .struct_size = stated,
@@ -182,7 +162,7 @@ axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, axn_erro
       .values_per_statistic = plan->elements == 0 ? 0 : plan->own.partition.values,
       .parameters = plan->parameters,
       .running_statistics = plan->running,
-      .values_per_task = plan->elements == 0 ? 0 : sums->rows * sums->columns,
+      .values_per_task = plan->elements == 0 ? 0 : task,
       .reduced_axes = plan->axes.reduced,
       .split_axis = plan->axes.split_axis,
       .split_groups = plan->axes.split_groups,

@@ -7,31 +7,21 @@
 #include "parallel.h"
 #include "partition.h"
 
-/* One way to cut the tensor: by its own statistics, or by statistics given per channel. */
-typedef struct axn_geometry {
-  axn_partition partition;
-  axn_nest sums;  /* for sums over x alone */
-  axn_nest apply; /* for element-wise work */
-  axn_nest terms; /* for the sums of backward: one parameter per line */
-  axn_form form;
-  bool rows_are_lines; /* each row of a block of terms has a parameter and so sums of its own */
-  int64_t lines;       /* sums of a block of terms, at most */
-} axn_geometry;
-
 struct axn_plan {
   axn_desc desc;
   const axn_strategy *strategy;
   axn_axes axes;
   axn_isa isa;
   const axn_kernels *kernels;
-  int64_t elements;              /* 0 where N is 0; all below is then for N = 1 */
-  int64_t parameters;            /* of scale and of shift */
-  int64_t running;               /* 0 where the norm keeps no running statistics */
-  axn_geometry own;              /* cells are the statistics of x */
-  axn_geometry given;            /* cells are channels; only where `running` is not 0 */
-  axn_partition parameter_cells; /* cells are parameters, for the gradients of scale and shift */
-  axn_nest parameter_blocks;
-  int64_t bands; /* of units, for backward in one go; 0 where that is not the way */
+  int64_t cache_bytes;  /* that all cores share */
+  int64_t elements;     /* 0 where N is 0; all below is then for N = 1 */
+  int64_t parameters;   /* of scale and of shift */
+  int64_t running;      /* 0 where the norm keeps no running statistics */
+  axn_geometry own;     /* cells are the statistics of x */
+  axn_geometry given;   /* cells are channels; only where `running` is not 0 */
+  axn_geometry columns; /* cells are parameters, for their gradients where these are sums down the
+                           columns of lines that have a parameter per element */
+  int64_t bands;        /* of units, for backward in one go; 0 where that is not the way */
 };
 
 /* Statistics that the tensor really has: none where N is 0 and a sample has its own. */
@@ -39,12 +29,11 @@ int64_t axn_statistics(const axn_plan *plan);
 
 /* Whether a pass is worth cutting inside its units, which costs a second visit to memory: only
  * where whole units do not keep all threads busy. */
-bool axn_split_units(const axn_runner *runner, const axn_partition *partition,
-                     const axn_nest *nest);
+bool axn_split_units(const axn_runner *runner, const axn_partition *partition, int64_t pieces);
 
-/* Whether a run's output is too large to stay in the caches of its threads, so that it may as well
- * go past them. `in_place`: it is there already. */
-bool axn_streams_output(const axn_runner *runner, int64_t elements, bool in_place);
+/* Whether a run over so many tensors is too large for any cache, so that its output may as well go
+ * past them. `in_place`: it is there already. */
+bool axn_streams_output(const axn_plan *plan, int tensors, bool in_place);
 
 /* Workspaces hold doubles, from a cache line's start. */
 double *axn_workspace_start(void *workspace);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernels: arithmetic on one block of rows x columns, with no knowledge of normalizations,
- * schedules or threads. kernels/float32.c is compiled once per instruction set; every variant does
- * the same operations in the same order, so all give the same bits.
+ * The kernels: arithmetic on one block, with no knowledge of normalizations, schedules or threads.
+ * kernels/float32.c is compiled once per instruction set; every variant does the same operations in
+ * the same order, so all give the same bits.
  *
- * Element (r, j) of a block lies at r * row_stride + j * column_stride. In the row family one
- * statistic covers the block, and columns are contiguous; in the column family each column j has
- * its own, and either columns or rows are contiguous (a stride of 1), rows then at most
- * AXN_TILE_ROWS.
+ * A block is a number of *lines*, each repeated along `rows`. In the row family a line is a run of
+ * `length` floats, the next line begins `line_stride` floats later. In the column family a line is a
+ * column, or `fold` neighbouring ones; `length` is not used. Arrays named below have one entry per
+ * line, in the column family one per column (fold is then 1), unless it says otherwise.
  */
 #ifndef AXN_LIB_KERNELS_H
 #define AXN_LIB_KERNELS_H
@@ -16,12 +16,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "tile.h"
+#include "sizes.h"
 
 /* Parameters from index `at` on; there may be none. */
 static inline const float *axn_parameters_at(const float *parameters, int64_t at) {
   return parameters != NULL ? parameters + at : NULL;
 }
+
+/* Where the elements of a block lie. */
+typedef struct axn_span {
+  int64_t lines, line_stride;
+  int64_t rows, row_stride;
+  int64_t length;
+  int64_t fold; /* column family */
+} axn_span;
 
 /* Moments of a number of values: their mean, and M2, the sum of squares about it. Arrays, one entry
  * per statistic; the number goes with them. */
@@ -30,23 +38,71 @@ typedef struct axn_moments {
   double *m2;
 } axn_moments;
 
-typedef struct axn_moments_block {
-  const float *x;
-  int64_t rows, columns, row_stride, column_stride;
-} axn_moments_block;
+/* From statistics to what apply needs; one entry per statistic. All but the last two have room for
+ * AXN_LINE_ROOM; entries after the first `count` of the input are 0 and 1. */
+typedef struct axn_statistics_block {
+  const double *mean, *variance;
+  int64_t count;
+  double epsilon;
+  float *mean_high; /* the mean as float */
+  double *mean_low; /* the rest of it */
+  double *rstd;
+  float *mean_out, *rstd_out; /* both for the caller, or null */
+} axn_statistics_block;
+
+/* Lines of a unit, from `first` on; where their statistics and parameters lie. */
+typedef struct axn_line_map {
+  int64_t first, lines;
+  int64_t lines_per_cell;
+  int64_t cell_parameter, line_parameter; /* strides, from cell to cell and within a cell */
+  int64_t fold;                           /* entries to write per line */
+} axn_line_map;
+
+/* From statistics and parameters to what meets the elements. Results have an entry per line, or
+ * `fold` of them. */
+typedef struct axn_factors_block {
+  axn_line_map map;
+  const float *mean_high; /* per cell, like the next two */
+  const double *mean_low, *rstd;
+  const float *scale, *shift; /* null: 1 and 0 */
+  float *mean_out, *multiplier, *offset;
+} axn_factors_block;
+
+/* The same for backward. */
+typedef struct axn_gradient_factors_block {
+  axn_line_map map;
+  const float *mean, *rstd;                   /* per cell, like the next three */
+  const double *centred, *gradient, *product; /* means; null: constant statistics */
+  const float *scale;                         /* null: 1 */
+  float *mean_out, *rstd_out;
+  float *from_gradient, *from_value, *constant; /* null: not due */
+} axn_gradient_factors_block;
 
 /* y = (x - mean) * multiplier + offset, then, in the weighted form, y * scale + shift. */
 typedef struct axn_apply_block {
   const float *x;
   float *y;
-  int64_t rows, columns, row_stride, column_stride;
-  const float *mean;       /* [0] or per column */
-  const float *multiplier; /* rows: per row; columns: per column; weighted: [0] */
-  const float *offset;     /* likewise */
-  const float *scale;      /* weighted only, per column; null: 1 */
-  const float *shift;      /* weighted only, per column; null: 0 */
-  bool streams;            /* y will not stay in cache, so it is not to go there */
+  axn_span span;
+  const float *mean, *multiplier, *offset;
+  const float *scale; /* weighted only, per element of a line; null: 1 */
+  const float *shift; /* weighted only, per element of a line; null: 0 */
+  bool streams;       /* y will not stay in cache, so it is not to go there */
 } axn_apply_block;
+
+/* Lines that are a whole statistic each, from x to y. */
+typedef struct axn_normalize_block {
+  const float *x;
+  float *y;
+  axn_span span; /* of any number of lines */
+  double share;  /* 1 / values of a line */
+  double epsilon;
+  bool weighted;              /* scale and shift are per element of a line; else per line, */
+  int64_t parameter_stride;   /* so far apart */
+  const float *scale, *shift; /* null: 1 and 0 */
+  float *mean_out, *rstd_out; /* per line; null: not due */
+  axn_moments kept;           /* mean and variance per line; null: not due */
+  bool streams;
+} axn_normalize_block;
 
 /* Sums for the backward pass, where e = (x - mean) * rstd and g = grad_y * scale. */
 typedef struct axn_gradient_sums {
@@ -59,15 +115,12 @@ typedef struct axn_gradient_block {
   const float *x;
   const float *grad_y;
   float *grad_x; /* for gradient only */
-  int64_t rows, columns, row_stride, column_stride;
-  const float *mean;  /* [0] or per column */
-  const float *rstd;  /* [0] or per column */
-  const float *scale; /* weighted only, per column; null: 1 */
+  axn_span span;
+  const float *mean, *rstd;
+  const float *scale; /* weighted only, per element of a line; null: 1 */
   /* grad_x = grad_y * from_gradient * scale + e * from_value + constant */
-  const float *from_gradient; /* rows: per row; columns: per column; weighted: [0] */
-  const float *from_value;    /* [0] or per column */
-  const float *constant;      /* [0] or per column */
-  bool streams;               /* grad_x will not stay in cache, so it is not to go there */
+  const float *from_gradient, *from_value, *constant;
+  bool streams; /* grad_x will not stay in cache, so it is not to go there */
 } axn_gradient_block;
 
 /* Gradients of scale and shift, one parameter per column; each row has a statistic of its own. */
@@ -82,26 +135,25 @@ typedef struct axn_parameter_block {
   double *grad_shift;  /* per column, added to */
 } axn_parameter_block;
 
-/* What varies along the columns of a block. */
-typedef enum axn_form {
-  AXN_FORM_ROWS,     /* nothing: one statistic, one parameter per row */
-  AXN_FORM_COLUMNS,  /* statistics, and parameters folded into them */
-  AXN_FORM_WEIGHTED, /* parameters; one statistic */
-  AXN_FORM_COUNT
-} axn_form;
-
-typedef void axn_moments_kernel(const axn_moments_block *block, axn_moments moments);
+typedef void axn_moments_kernel(const float *x, const axn_span *span, axn_moments moments);
 typedef void axn_apply_kernel(const axn_apply_block *block);
 typedef void axn_gradient_sums_kernel(const axn_gradient_block *block, axn_gradient_sums sums);
 typedef void axn_gradient_kernel(const axn_gradient_block *block);
-typedef void axn_parameter_kernel(const axn_parameter_block *block);
+
+/* One entry per form, in the order of axn_form: rows, columns, weighted. */
+enum { AXN_KERNEL_FORMS = 3 };
 
 typedef struct axn_kernels {
-  axn_moments_kernel *moments_of_row, *moments_of_columns;
-  axn_apply_kernel *apply[AXN_FORM_COUNT];
-  axn_gradient_sums_kernel *gradient_sums[AXN_FORM_COUNT];
-  axn_gradient_kernel *gradient[AXN_FORM_COUNT];
-  axn_parameter_kernel *parameters;
+  axn_moments_kernel *moments[AXN_KERNEL_FORMS];         /* fold counts: one result per line */
+  bool (*statistics)(const axn_statistics_block *block); /* true: some need float64 */
+  bool (*factors)(const axn_factors_block *block);       /* false: float32 does not hold a factor */
+  bool (*gradient_factors)(const axn_gradient_factors_block *block); /* likewise */
+  /* Returns how many lines, from the first on, are done; the next ones need float64. */
+  int64_t (*normalize)(const axn_normalize_block *block);
+  axn_apply_kernel *apply[AXN_KERNEL_FORMS];
+  axn_gradient_sums_kernel *gradient_sums[AXN_KERNEL_FORMS]; /* fold counts likewise */
+  axn_gradient_kernel *gradient[AXN_KERNEL_FORMS];
+  void (*parameters)(const axn_parameter_block *block);
   void (*finish_streams)(void); /* due at the end of a task whose blocks stream */
 } axn_kernels;
 

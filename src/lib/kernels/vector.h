@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Vectors of AXN_VECTOR_BYTES for the kernels: the compilers' own (gcc, clang), with intrinsics where
- * neither has a builtin that does as well. And lanes: a fixed number of sums side by side, whatever
- * the width of a vector.
+ * neither has a builtin that does as well: loads and stores of a part of a vector, stores past the
+ * caches, the conversion to float64 (gcc 12 makes three instructions of it), and the fused multiply-add
+ * of exact products.
  */
 #ifndef AXN_LIB_VECTOR_H
 #define AXN_LIB_VECTOR_H
@@ -13,15 +14,15 @@
 
 #if defined(__SSE__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
-enum {
-  WIDTH = AXN_VECTOR_BYTES / 4,
-  LANES = 32,
-  PARTS = LANES / WIDTH /* vectors that make up the lanes */
-};
+enum { WIDTH = AXN_VECTOR_BYTES / 4, HALF = WIDTH / 2 };
 
 typedef float vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
+typedef double wide_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
+typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -35,8 +36,53 @@ INLINE void store(float *to, vector v) {
   memcpy(to, &v, sizeof v);
 }
 
-/* A store past the caches; `to` is aligned to a vector. Both compilers lack a builtin for it that
- * the other has, hence intrinsics. */
+/* Brings what lies `ahead` floats from here to the second-level cache: down a column no prefetcher of the
+ * processor sees it come. Nothing need be there, so it is no pointer that is computed. */
+INLINE void fetch(const float *from, int64_t ahead) {
+  __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)ahead * sizeof *from), 0, 2);
+}
+
+/* The first `count` of a vector, the others from `pad`. */
+INLINE vector load_some(const float *from, int64_t count, vector pad) {
+#if AXN_VECTOR_BYTES == 64
+  return (vector)_mm512_mask_loadu_ps((__m512)pad, (__mmask16)((1u << count) - 1), from);
+#elif AXN_VECTOR_BYTES == 32
+  const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), index);
+  return (vector)_mm256_blendv_ps((__m256)pad, _mm256_maskload_ps(from, mask),
+                                  _mm256_castsi256_ps(mask));
+#else
+  float values[WIDTH];
+  store(values, pad);
+  for (int i = 0; i < WIDTH; i++) {
+    if (i < count) values[i] = from[i];
+  }
+  return load(values);
+#endif
+}
+
+INLINE void store_some(float *to, int64_t count, vector v) {
+#if AXN_VECTOR_BYTES == 64
+  _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
+#else
+  float values[WIDTH];
+  store(values, v);
+  for (int i = 0; i < WIDTH; i++) {
+    if (i < count) to[i] = values[i];
+  }
+#endif
+}
+
+/* `low` in the first `count` elements, `high` in the others. */
+INLINE vector join(vector low, vector high, int64_t count) {
+  typedef int32_t mask_of_floats __attribute__((vector_size(AXN_VECTOR_BYTES)));
+  mask_of_floats index;
+  for (int i = 0; i < WIDTH; i++) index[i] = i;
+  const mask_of_floats first = index < (int32_t)count;
+  return (vector)(((mask_of_floats)low & first) | ((mask_of_floats)high & ~first));
+}
+
+/* A store past the caches; `to` is aligned to a vector. */
 INLINE void stream(float *to, vector v) {
 #if AXN_VECTOR_BYTES == 64
   _mm512_stream_ps(to, (__m512)v);
@@ -49,6 +95,11 @@ INLINE void stream(float *to, vector v) {
 #endif
 }
 
+/* Floats from `to` on up to where a vector is aligned. */
+INLINE int64_t until_aligned(const float *to) {
+  return (int64_t)(-(uintptr_t)to % sizeof(vector) / sizeof(float));
+}
+
 /* Streamed stores are weakly ordered; after this they are visible like any other. */
 static void finish_streams(void) {
 #if defined(__SSE__)
@@ -56,23 +107,17 @@ static void finish_streams(void) {
 #endif
 }
 
-/* The first `count` of a vector, the others `pad`. */
-INLINE vector load_some(const float *from, int64_t count, float pad) {
-  float values[WIDTH];
-  for (int i = 0; i < WIDTH; i++) values[i] = i < count ? from[i] : pad;
-  return load(values);
+INLINE wide_vector load_doubles(const double *from) {
+  wide_vector v;
+  memcpy(&v, from, sizeof v);
+  return v;
 }
 
-INLINE void clear(vector lanes[PARTS]) {
-  for (int p = 0; p < PARTS; p++) lanes[p] = (vector){0};
+INLINE void store_doubles(double *to, wide_vector v) {
+  memcpy(to, &v, sizeof v);
 }
 
-typedef double wide_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
-typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
-
-enum { HALF = WIDTH / 2 };
-
-/* gcc 12 makes two conversions and an insertion of __builtin_convertvector; hence intrinsics. */
+/* HALF floats as doubles. */
 INLINE wide_vector load_wide(const float *from) {
 #if AXN_VECTOR_BYTES == 64
   return (wide_vector)_mm512_cvtps_pd(_mm256_loadu_ps(from));
@@ -87,27 +132,145 @@ INLINE wide_vector load_wide(const float *from) {
 #endif
 }
 
-INLINE void widen_add(double totals[WIDTH], vector values) {
-  float narrow[WIDTH];
-  wide_vector total[2];
-  store(narrow, values);
-  memcpy(total, totals, sizeof total);
-  total[0] += load_wide(narrow);
-  total[1] += load_wide(narrow + HALF);
-  memcpy(totals, total, sizeof total);
+/* The first `count` of HALF floats as doubles, the others 0. */
+INLINE wide_vector load_wide_some(const float *from, int64_t count) {
+#if AXN_VECTOR_BYTES == 64
+  return (wide_vector)_mm512_cvtps_pd(_mm256_maskz_loadu_ps((__mmask8)((1u << count) - 1), from));
+#elif AXN_VECTOR_BYTES == 32
+  const __m128i mask = _mm_cmpgt_epi32(_mm_set1_epi32((int)count), _mm_setr_epi32(0, 1, 2, 3));
+  return (wide_vector)_mm256_cvtps_pd(_mm_maskload_ps(from, mask));
+#else
+  float values[HALF];
+  for (int i = 0; i < HALF; i++) values[i] = i < count ? from[i] : 0;
+  return load_wide(values);
+#endif
 }
 
-/* Adds the lanes to float64 ones, and empties them. */
-INLINE void flush(vector lanes[PARTS], double totals[LANES]) {
-  for (int p = 0; p < PARTS; p++) widen_add(totals + p * WIDTH, lanes[p]);
-  clear(lanes);
+/* sum + value * value, for values that are floats: their squares are exact in float64, so that it makes
+ * no difference whether the addition is fused. */
+INLINE wide_vector add_square(wide_vector sum, wide_vector value) {
+#if AXN_VECTOR_BYTES == 64
+  return (wide_vector)_mm512_fmadd_pd((__m512d)value, (__m512d)value, (__m512d)sum);
+#elif AXN_VECTOR_BYTES == 32
+  return (wide_vector)_mm256_fmadd_pd((__m256d)value, (__m256d)value, (__m256d)sum);
+#elif defined(__aarch64__)
+  return (wide_vector)vfmaq_f64((float64x2_t)sum, (float64x2_t)value, (float64x2_t)value);
+#else
+  return sum + value * value;
+#endif
 }
 
-static double add_lanes(double totals[LANES]) {
-  for (int half = LANES / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; i++) totals[i] += totals[i + half];
+INLINE wide_vector root(wide_vector v) {
+#if AXN_VECTOR_BYTES == 64
+  return (wide_vector)_mm512_sqrt_pd((__m512d)v);
+#elif AXN_VECTOR_BYTES == 32
+  return (wide_vector)_mm256_sqrt_pd((__m256d)v);
+#elif defined(__SSE2__)
+  return (wide_vector)_mm_sqrt_pd((__m128d)v);
+#elif defined(__aarch64__)
+  return (wide_vector)vsqrtq_f64((float64x2_t)v);
+#else
+  for (int i = 0; i < HALF; i++) v[i] = __builtin_sqrt(v[i]);
+  return v;
+#endif
+}
+
+/* HALF doubles to the nearest floats. */
+INLINE void store_narrow(float *to, wide_vector v) {
+#if AXN_VECTOR_BYTES == 64
+  _mm256_storeu_ps(to, _mm512_cvtpd_ps((__m512d)v));
+#elif AXN_VECTOR_BYTES == 32
+  _mm_storeu_ps(to, _mm256_cvtpd_ps((__m256d)v));
+#else
+  const half_vector narrow = __builtin_convertvector(v, half_vector);
+  memcpy(to, &narrow, sizeof narrow);
+#endif
+}
+
+/* Whether any element of a comparison is true. */
+typedef int64_t mask_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
+
+INLINE int any(mask_vector mask) {
+  int64_t values[HALF], all = 0;
+  memcpy(values, &mask, sizeof values);
+  for (int i = 0; i < HALF; i++) all |= values[i];
+  return all != 0;
+}
+
+/* v where the mask is set, else 0. */
+INLINE wide_vector where(mask_vector mask, wide_vector v) {
+  return (wide_vector)((mask_vector)v & mask);
+}
+
+/* Sums of neighbours: halves the number of values, in place. `count` results. */
+static __attribute__((noinline)) void add_neighbours(double *values, int count) {
+  int i = 0;
+  for (; i + HALF <= count; i += HALF) {
+    const wide_vector a = load_doubles(values + 2 * i), b = load_doubles(values + 2 * i + HALF);
+#if AXN_VECTOR_BYTES == 64
+    const wide_vector even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
+    const wide_vector odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#elif AXN_VECTOR_BYTES == 32
+    const wide_vector even = __builtin_shufflevector(a, b, 0, 2, 4, 6);
+    const wide_vector odd = __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#else
+    const wide_vector even = __builtin_shufflevector(a, b, 0, 2);
+    const wide_vector odd = __builtin_shufflevector(a, b, 1, 3);
+#endif
+    store_doubles(values + i, even + odd);
   }
-  return totals[0];
+  const double *from = values + 2 * i;
+  for (; i < count; i++, from += 2) values[i] = from[0] + from[1];
+}
+
+/* The sum of eight values, ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). */
+INLINE double add_eight(const double eight[8]) {
+#if AXN_VECTOR_BYTES == 64
+  wide_vector v = load_doubles(eight);
+  v += __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+  v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
+  return v[0] + v[4];
+#elif AXN_VECTOR_BYTES == 32
+  wide_vector low = load_doubles(eight), high = load_doubles(eight + 4);
+  low += __builtin_shufflevector(low, low, 1, 0, 3, 2);
+  high += __builtin_shufflevector(high, high, 1, 0, 3, 2);
+  return (low[0] + low[2]) + (high[0] + high[2]);
+#else
+  return ((eight[0] + eight[1]) + (eight[2] + eight[3])) +
+         ((eight[4] + eight[5]) + (eight[6] + eight[7]));
+#endif
+}
+
+/* Adds up eight values each: `count` results at the start of `values`. */
+static void add_eights(double *values, int count) {
+  add_neighbours(values, 4 * count);
+  add_neighbours(values, 2 * count);
+  add_neighbours(values, count);
+}
+
+/* Adds up `fold` values into eight lanes. */
+INLINE void add_fold(const double *values, int64_t fold, double eight[8]) {
+  int64_t i = 0;
+  memset(eight, 0, 8 * sizeof *eight);
+  for (; i + 8 <= fold; i += 8) {
+    for (int j = 0; j < 8; j += HALF) {
+      store_doubles(eight + j, load_doubles(eight + j) + load_doubles(values + i + j));
+    }
+  }
+  for (int64_t j = 0; i < fold; i++, j++) eight[j] += values[i];
+}
+
+/* Adds up `fold` neighbours each: `count` results at the start of `values`. */
+static void add_folds(double *values, int64_t count, int64_t fold) {
+  enum { AT_ONCE = 128 };
+  double lanes[8 * AT_ONCE];
+  if (fold == 1) return;
+  for (int64_t first = 0; first < count; first += AT_ONCE) {
+    const int some = count - first < AT_ONCE ? (int)(count - first) : AT_ONCE;
+    for (int k = 0; k < some; k++) add_fold(values + (first + k) * fold, fold, lanes + 8 * k);
+    add_eights(lanes, some);
+    memcpy(values + first, lanes, (size_t)some * sizeof *values);
+  }
 }
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "wide.h"
 
-static double parameter_at(const float *values, const axn_wide_block *block, int64_t r, int64_t j,
+static double parameter_at(const float *values, const axn_wide_block *block, int64_t j,
                            double otherwise) {
   if (values == 0) return otherwise;
-  return (double)values[r * block->parameter_row + j * block->parameter_column];
+  return (double)values[j * block->parameter_column];
 }
 
 static double normalized_at(const axn_wide_block *block, int64_t at) {
@@ -15,9 +15,8 @@ void axn_wide_apply(const axn_wide_block *block) {
   for (int64_t r = 0; r < block->rows; r++) {
     for (int64_t j = 0; j < block->columns; j++) {
       const int64_t at = r * block->row_stride + j;
-      block->out[at] =
-          (float)(normalized_at(block, at) * parameter_at(block->scale, block, r, j, 1) +
-                  parameter_at(block->shift, block, r, j, 0));
+      block->out[at] = (float)(normalized_at(block, at) * parameter_at(block->scale, block, j, 1) +
+                               parameter_at(block->shift, block, j, 0));
     }
   }
 }
@@ -29,7 +28,7 @@ void axn_wide_gradient_sums(const axn_wide_block *block, double *centred, double
     for (int64_t j = 0; j < block->columns; j++) {
       const int64_t at = r * block->row_stride + j;
       const double e = normalized_at(block, at);
-      const double g = (double)block->grad_y[at] * parameter_at(block->scale, block, r, j, 1);
+      const double g = (double)block->grad_y[at] * parameter_at(block->scale, block, j, 1);
       *centred += e;
       *gradient += g;
       *product += g * e;
@@ -43,7 +42,7 @@ void axn_wide_gradient(const axn_wide_block *block, double centre, double gradie
     for (int64_t j = 0; j < block->columns; j++) {
       const int64_t at = r * block->row_stride + j;
       const double e = normalized_at(block, at) - centre;
-      const double g = (double)block->grad_y[at] * parameter_at(block->scale, block, r, j, 1);
+      const double g = (double)block->grad_y[at] * parameter_at(block->scale, block, j, 1);
       block->out[at] = (float)(block->rstd * (g - gradient - e * product));
     }
   }

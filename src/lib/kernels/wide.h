@@ -8,15 +8,14 @@
 
 #include <stdint.h>
 
-/* A block with one statistic; parameters have a stride along each axis, 0 where they stay the same.
- */
+/* A block with one statistic. */
 typedef struct axn_wide_block {
   const float *x;
   const float *grad_y;
   float *out; /* y or grad_x */
   int64_t rows, columns, row_stride;
   const float *scale, *shift; /* null: 1 and 0 */
-  int64_t parameter_row, parameter_column;
+  int64_t parameter_column;   /* stride, 0 where it stays the same */
   double mean, rstd;
 } axn_wide_block;
 

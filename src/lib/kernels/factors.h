@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* From statistics and parameters to the few floats per line that meet the elements. */
+#ifndef AXN_LIB_KERNELS_FACTORS_H
+#define AXN_LIB_KERNELS_FACTORS_H
+
+#include <float.h>
+#include <math.h>
+
+#include "kernels.h"
+#include "range.h"
+#include "vector.h"
+
+INLINE wide_vector magnitude(wide_vector v) {
+  return (wide_vector)((mask_vector)v & INT64_MAX);
+}
+
+/* axn_needs_wide() of a vector. */
+INLINE mask_vector needs_wide(wide_vector mean, wide_vector rstd) {
+  const wide_vector size = magnitude(mean);
+  return (rstd < 0x1p-60) | (rstd > 0x1p60) | ((size > 0x1p100) & (size <= DBL_MAX));
+}
+
+static bool statistics(const axn_statistics_block *block) {
+  mask_vector wide = {0};
+  for (int64_t i = 0; i < block->count; i += HALF) {
+    const wide_vector mean = load_doubles(block->mean + i);
+    const wide_vector rstd = 1 / root(load_doubles(block->variance + i) + block->epsilon);
+    store_doubles(block->rstd + i, rstd);
+    store_narrow(block->mean_high + i, mean);
+    store_doubles(block->mean_low + i, mean - load_wide(block->mean_high + i));
+    wide |= needs_wide(mean, rstd);
+  }
+  if (block->mean_out != NULL) {
+    memcpy(block->mean_out, block->mean_high, (size_t)block->count * sizeof(float));
+  }
+  if (block->rstd_out != NULL) {
+    for (int64_t i = 0; i < block->count; i++) {
+      block->rstd_out[i] = axn_narrow_rstd(block->rstd[i]);
+    }
+  }
+  return any(wide);
+}
+
+/* Whether all are finite. */
+INLINE bool held(const float *values, int64_t count) {
+  typedef int32_t lost_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
+  lost_vector lost = {0};
+  int64_t i = 0;
+  /* 0 times anything but a finite number is NaN, which is not itself. */
+  for (; i + WIDTH <= count; i += WIDTH) {
+    const vector zero = load(values + i) * 0;
+    lost |= zero != zero;
+  }
+  if (i < count) {
+    const vector zero = load_some(values + i, count - i, (vector){0}) * 0;
+    lost |= zero != zero;
+  }
+  return !any((mask_vector)lost);
+}
+
+/* Copies what there is for lines to the columns that make them, from the last to the first as both are
+ * the same array. */
+INLINE void unfold(float *values, int64_t lines, int64_t fold) {
+  for (int64_t l = lines - 1; l >= 0; l--) {
+    const float value = values[l];
+    for (int64_t i = 0; i < fold; i++) values[l * fold + i] = value;
+  }
+}
+
+/* HALF parameters, `stride` apart, of which the first `count` are there. */
+INLINE wide_vector load_parameters(const float *from, int64_t stride, int64_t count) {
+  if (stride == 1) return count >= HALF ? load_wide(from) : load_wide_some(from, count);
+  float values[HALF];
+  for (int i = 0; i < HALF; i++) values[i] = i < count ? from[i * stride] : 0;
+  return load_wide(values);
+}
+
+/* Lines from `at` on whose parameters are `stride` apart; statistics advance with them, or not. Whole
+ * vectors are written: what is too much is overwritten by the lines that follow. */
+INLINE void factors_of_lines(const void *data, int64_t at, int64_t count, int64_t cell, bool cells,
+                             int64_t parameter, int64_t stride) {
+  const axn_factors_block *block = data;
+  const float *scale = axn_parameters_at(block->scale, parameter);
+  const float *shift = axn_parameters_at(block->shift, parameter);
+  const wide_vector none = {0};
+  for (int64_t i = 0; i < count; i += HALF) {
+    const int64_t c = cell + i, left = count - i;
+    wide_vector factor = cells ? load_doubles(block->rstd + c) : none + block->rstd[cell];
+    const wide_vector low =
+        cells ? load_doubles(block->mean_low + c) : none + block->mean_low[cell];
+    const wide_vector high =
+        cells ? load_wide(block->mean_high + c) : none + (double)block->mean_high[cell];
+    if (scale != NULL) factor *= load_parameters(scale + i * stride, stride, left);
+    const wide_vector start =
+        shift != NULL ? load_parameters(shift + i * stride, stride, left) : none;
+    store_narrow(block->multiplier + at + i, factor);
+    /* The rounded multiplier, as it is what the rest of the mean meets in the kernel. */
+    store_narrow(block->offset + at + i, start - low * load_wide(block->multiplier + at + i));
+    store_narrow(block->mean_out + at + i, high);
+  }
+}
+
+typedef void some_factors(const void *block, int64_t at, int64_t count, int64_t cell, bool cells,
+                          int64_t parameter, int64_t stride);
+
+/* Walks the lines of a map, as many at a time as one stride reaches. A stride of 1 has loops of its own,
+ * which become vectors. */
+INLINE void walk_lines(const axn_line_map *map, const void *block, some_factors *some) {
+  if (map->lines_per_cell == 1) {
+    const int64_t parameter = map->first * map->cell_parameter;
+    if (map->cell_parameter == 1) {
+      some(block, 0, map->lines, map->first, true, parameter, 1);
+    } else {
+      some(block, 0, map->lines, map->first, true, parameter, map->cell_parameter);
+    }
+    return;
+  }
+  for (int64_t at = 0, count; at < map->lines; at += count) {
+    const int64_t line = map->first + at, cell = line / map->lines_per_cell;
+    const int64_t within = line - cell * map->lines_per_cell;
+    const int64_t left = map->lines_per_cell - within, due = map->lines - at;
+    const int64_t parameter = cell * map->cell_parameter + within * map->line_parameter;
+    count = left < due ? left : due;
+    if (map->line_parameter == 1) {
+      some(block, at, count, cell, false, parameter, 1);
+    } else {
+      some(block, at, count, cell, false, parameter, map->line_parameter);
+    }
+  }
+}
+
+static bool apply_factors_of(const axn_factors_block *block) {
+  const axn_line_map *map = &block->map;
+  walk_lines(map, block, factors_of_lines);
+  const bool all = held(block->multiplier, map->lines) && held(block->offset, map->lines);
+  if (map->fold > 1) {
+    unfold(block->mean_out, map->lines, map->fold);
+    unfold(block->multiplier, map->lines, map->fold);
+    unfold(block->offset, map->lines, map->fold);
+  }
+  return all;
+}
+
+/* The factors of lines whose statistics are not constant. */
+INLINE void factors_of_values(const axn_gradient_factors_block *block, int64_t at, int64_t count,
+                              int64_t cell, bool cells) {
+  const float *rstd = block->rstd + cell;
+  const double *centred = block->centred + cell, *gradient = block->gradient + cell;
+  const double *product = block->product + cell;
+  float *from_value = block->from_value + at, *constant = block->constant + at;
+  const int64_t step = cells ? 1 : 0;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t c = i * step;
+    from_value[i] = (float)(-(double)rstd[c] * product[c]);
+    constant[i] = (float)((double)rstd[c] * (centred[c] * product[c] - gradient[c]));
+  }
+}
+
+INLINE void gradient_factors_of_lines(const void *data, int64_t at, int64_t count, int64_t cell,
+                                      bool cells, int64_t parameter, int64_t stride) {
+  const axn_gradient_factors_block *block = data;
+  const float *scale = axn_parameters_at(block->scale, parameter);
+  const float *rstd = block->rstd + cell, *mean = block->mean + cell;
+  const int64_t step = cells ? 1 : 0;
+  for (int64_t i = 0; i < count; i++) {
+    block->mean_out[at + i] = mean[i * step];
+    block->rstd_out[at + i] = rstd[i * step];
+  }
+  if (block->from_gradient == NULL) return;
+  float *from_gradient = block->from_gradient + at;
+  if (scale != NULL) {
+    for (int64_t i = 0; i < count; i++) from_gradient[i] = rstd[i * step] * scale[i * stride];
+  } else {
+    for (int64_t i = 0; i < count; i++) from_gradient[i] = rstd[i * step];
+  }
+  if (block->product != NULL) factors_of_values(block, at, count, cell, cells);
+}
+
+static bool gradient_factors(const axn_gradient_factors_block *block) {
+  const axn_line_map *map = &block->map;
+  const int64_t lines = map->lines;
+  walk_lines(map, block, gradient_factors_of_lines);
+  bool all = true;
+  if (block->from_gradient != NULL) all &= held(block->from_gradient, lines);
+  if (block->product != NULL) {
+    all = all && held(block->from_value, lines) && held(block->constant, lines);
+  }
+  if (map->fold > 1) {
+    float *const results[] = {block->mean_out, block->rstd_out, block->from_gradient,
+                              block->product != NULL ? block->from_value : NULL,
+                              block->product != NULL ? block->constant : NULL};
+    for (int i = 0; i < 5; i++) {
+      if (results[i] != NULL) unfold(results[i], lines, map->fold);
+    }
+  }
+  return all;
+}
+
+#endif

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: MIT */
+/* Sums for the backward pass, and the gradients themselves. */
+#ifndef AXN_LIB_KERNELS_GRADIENTS_H
+#define AXN_LIB_KERNELS_GRADIENTS_H
+
+#include <math.h>
+
+#include "apply.h"
+#include "kernels.h"
+#include "vector.h"
+
+enum {
+  SUMS = 3,    /* of e, g and g * e */
+  FLOATS = 16, /* sums of one line side by side, in every variant */
+  VECTORS = FLOATS / WIDTH,
+  EIGHTS = 8 / HALF,
+  TERMS = 16 /* additions in float before a flush to float64 */
+};
+
+/* ---- sums: lines that are runs of memory ---- */
+
+typedef struct gradient_lanes {
+  vector lanes[SUMS][VECTORS];
+} gradient_lanes;
+
+typedef struct gradient_totals {
+  wide_vector eights[SUMS][EIGHTS];
+} gradient_totals;
+
+INLINE void add_terms(gradient_lanes *sums, int v, vector x, vector g, float mean, float rstd) {
+  const vector e = (x - mean) * rstd;
+  sums->lanes[0][v] += e;
+  sums->lanes[1][v] += g;
+  sums->lanes[2][v] += g * e;
+}
+
+INLINE void clear_lanes(gradient_lanes *sums) {
+  for (int s = 0; s < SUMS; s++) {
+    for (int v = 0; v < VECTORS; v++) sums->lanes[s][v] = (vector){0};
+  }
+}
+
+/* Adds the 16 lanes, those that are eight apart together, to eight float64 ones, and empties them. */
+INLINE void flush_lanes(gradient_lanes *sums, gradient_totals *totals) {
+  for (int s = 0; s < SUMS; s++) {
+    const vector *lanes = sums->lanes[s];
+    wide_vector *eights = totals->eights[s];
+#if AXN_VECTOR_BYTES == 64
+    const __m512 v = (__m512)lanes[0];
+    const __m256 sum = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    eights[0] += (wide_vector)_mm512_cvtps_pd(sum);
+#else
+    for (int v = 0; v < VECTORS / 2; v++) {
+      float eight[WIDTH];
+      store(eight, lanes[v] + lanes[VECTORS / 2 + v]);
+      eights[2 * v] += load_wide(eight);
+      eights[2 * v + 1] += load_wide(eight + HALF);
+    }
+#endif
+  }
+  clear_lanes(sums);
+}
+
+/* The last elements of a run, fewer than there are lanes. The pad is the mean, and 0, so that lanes
+ * without a value add nothing. */
+INLINE void add_rest(gradient_lanes *sums, const float *x, const float *grad_y, const float *scale,
+                     int64_t left, float mean, float rstd) {
+  const vector none = {0};
+  for (int v = 0; v < VECTORS && left > v * WIDTH; v++) {
+    const int64_t here = left - v * WIDTH < WIDTH ? left - v * WIDTH : WIDTH;
+    const vector some = load_some(x + v * WIDTH, here, none + mean);
+    vector g = load_some(grad_y + v * WIDTH, here, none);
+    if (scale != NULL) g *= load_some(scale + v * WIDTH, here, none);
+    add_terms(sums, v, some, g, mean, rstd);
+  }
+}
+
+/* Adds a run to eight lanes of each sum. */
+INLINE void add_gradients(const float *x, const float *grad_y, const float *scale, int64_t length,
+                          float mean, float rstd, gradient_totals *totals) {
+  gradient_lanes sums;
+  clear_lanes(&sums);
+  for (int64_t first = 0; first < length; first += FLOATS * TERMS) {
+    const int64_t end = length - first < FLOATS * TERMS ? length : first + FLOATS * TERMS;
+    int64_t i = first;
+    for (; i + FLOATS <= end; i += FLOATS) {
+      for (int v = 0; v < VECTORS; v++) {
+        vector g = load(grad_y + i + v * WIDTH);
+        if (scale != NULL) g *= load(scale + i + v * WIDTH);
+        add_terms(&sums, v, load(x + i + v * WIDTH), g, mean, rstd);
+      }
+    }
+    if (i < end) {
+      add_rest(&sums, x + i, grad_y + i, axn_parameters_at(scale, i), end - i, mean, rstd);
+    }
+    flush_lanes(&sums, totals);
+  }
+}
+
+INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_gradient_sums out) {
+  double eights[SUMS][8 * AXN_MOST_ROWS];
+  const axn_span *span = &block->span;
+  for (int64_t l = 0; l < span->lines; l++) {
+    gradient_totals totals;
+    for (int i = 0; i < SUMS * EIGHTS; i++)
+      totals.eights[i / EIGHTS][i % EIGHTS] = (wide_vector){0};
+    for (int64_t r = 0; r < span->rows; r++) {
+      const int64_t at = l * span->line_stride + r * span->row_stride;
+      add_gradients(block->x + at, block->grad_y + at, scale, span->length, block->mean[l],
+                    block->rstd[l], &totals);
+    }
+    for (int s = 0; s < SUMS; s++) memcpy(eights[s] + 8 * l, totals.eights[s], 8 * sizeof(double));
+  }
+  double *const results[SUMS] = {out.centred, out.gradient, out.product};
+  for (int s = 0; s < SUMS; s++) {
+    add_eights(eights[s], (int)span->lines);
+    memcpy(results[s], eights[s], (size_t)span->lines * sizeof(double));
+  }
+}
+
+static void gradient_sums_of_rows(const axn_gradient_block *block, axn_gradient_sums out) {
+  sum_lines(block, NULL, out);
+}
+
+static void gradient_sums_weighted(const axn_gradient_block *block, axn_gradient_sums out) {
+  if (block->scale != NULL) {
+    sum_lines(block, block->scale, out);
+  } else {
+    sum_lines(block, NULL, out);
+  }
+}
+
+/* ---- sums: columns ---- */
+
+INLINE void add_float_sums(double *totals, vector sums) {
+  float floats[WIDTH];
+  store(floats, sums);
+  store_doubles(totals, load_doubles(totals) + load_wide(floats));
+  store_doubles(totals + HALF, load_doubles(totals + HALF) + load_wide(floats + HALF));
+}
+
+/* Adds at most TERMS rows to the sums of a vector of columns, or of its first `columns`. */
+INLINE void add_column_terms(const axn_gradient_block *block, const float *x, const float *grad_y,
+                             int64_t rows, int64_t j, int64_t columns,
+                             double totals[SUMS][AXN_LINE_ROOM]) {
+  const vector none = {0};
+  const bool whole = columns >= WIDTH;
+  const int64_t stride = block->span.row_stride;
+  const vector mean = whole ? load(block->mean + j) : load_some(block->mean + j, columns, none);
+  const vector rstd = whole ? load(block->rstd + j) : load_some(block->rstd + j, columns, none);
+  vector centred = none, gradient = none, product = none;
+  for (int64_t r = 0, at = j; r < rows; r++, at += stride) {
+    fetch(x + at, TERMS * stride);
+    fetch(grad_y + at, TERMS * stride);
+    const vector value = whole ? load(x + at) : load_some(x + at, columns, none);
+    const vector g = whole ? load(grad_y + at) : load_some(grad_y + at, columns, none);
+    const vector e = (value - mean) * rstd;
+    centred += e;
+    gradient += g;
+    product += g * e;
+  }
+  add_float_sums(totals[0] + j, centred);
+  add_float_sums(totals[1] + j, gradient);
+  add_float_sums(totals[2] + j, product);
+}
+
+static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradient_sums out) {
+  const axn_gradient_block block = *given;
+  double totals[SUMS][AXN_LINE_ROOM];
+  const axn_span *span = &block.span;
+  const int64_t columns = span->lines * span->fold;
+  for (int s = 0; s < SUMS; s++) {
+    memset(totals[s], 0, (size_t)(columns + WIDTH) * sizeof(double));
+  }
+  for (int64_t first = 0; first < span->rows; first += TERMS) {
+    const int64_t rows = span->rows - first < TERMS ? span->rows - first : TERMS;
+    const float *x = block.x + first * span->row_stride;
+    const float *grad_y = block.grad_y + first * span->row_stride;
+    int64_t j = 0;
+    for (; j + WIDTH <= columns; j += WIDTH) {
+      add_column_terms(&block, x, grad_y, rows, j, WIDTH, totals);
+    }
+    if (j < columns) add_column_terms(&block, x, grad_y, rows, j, columns - j, totals);
+  }
+  double *const results[SUMS] = {out.centred, out.gradient, out.product};
+  for (int s = 0; s < SUMS; s++) {
+    add_folds(totals[s], span->lines, span->fold);
+    memcpy(results[s], totals[s], (size_t)span->lines * sizeof(double));
+  }
+}
+
+/* ---- gradient of x ---- */
+
+typedef struct run_factors {
+  float mean, rstd, from_gradient, from_value, constant;
+  const float *scale; /* per element, or null */
+} run_factors;
+
+INLINE vector gradient_at(vector x, vector grad_y, vector scale, bool weighted,
+                          const run_factors *f) {
+  const vector g = (weighted ? grad_y * scale : grad_y) * f->from_gradient;
+  return g + ((x - f->mean) * f->rstd * f->from_value + f->constant);
+}
+
+INLINE vector gradient_of_vector(const float *x, const float *grad_y, int64_t at,
+                                 const run_factors *f) {
+  const bool weighted = f->scale != NULL;
+  const vector scale = weighted ? load(f->scale + at) : (vector){0};
+  return gradient_at(load(x + at), load(grad_y + at), scale, weighted, f);
+}
+
+/* A run shorter than a vector. */
+INLINE void gradient_of_some(const float *x, const float *grad_y, float *grad_x, int64_t length,
+                             const run_factors *f) {
+  const vector none = {0};
+  const bool weighted = f->scale != NULL;
+  const vector scale = weighted ? load_some(f->scale, length, none) : none;
+  store_some(
+      grad_x, length,
+      gradient_at(load_some(x, length, none), load_some(grad_y, length, none), scale, weighted, f));
+}
+
+/* The last vector may overlap the one before; it is read before anything is written, as grad_x may be
+ * grad_y. */
+INLINE void gradient_of_run(const float *x, const float *grad_y, float *grad_x, int64_t length,
+                            const run_factors *f, bool streams) {
+  if (length < WIDTH) {
+    gradient_of_some(x, grad_y, grad_x, length, f);
+    return;
+  }
+  const vector last = gradient_of_vector(x, grad_y, length - WIDTH, f);
+  int64_t i = 0;
+  if (streams && worth_streaming(grad_x, length)) {
+    i = until_aligned(grad_x);
+    if (i > 0) store(grad_x, gradient_of_vector(x, grad_y, 0, f));
+    for (; i + WIDTH <= length; i += WIDTH) {
+      stream(grad_x + i, gradient_of_vector(x, grad_y, i, f));
+    }
+  }
+  for (; i + WIDTH <= length; i += WIDTH) store(grad_x + i, gradient_of_vector(x, grad_y, i, f));
+  if (i < length) store(grad_x + length - WIDTH, last);
+}
+
+INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scale) {
+  const axn_span *span = &block->span;
+  for (int64_t r = 0; r < span->rows; r++) {
+    for (int64_t l = 0; l < span->lines; l++) {
+      const int64_t at = r * span->row_stride + l * span->line_stride;
+      const run_factors factors = {block->mean[l],          block->rstd[l],
+                                   block->from_gradient[l], block->from_value[l],
+                                   block->constant[l],      scale};
+      gradient_of_run(block->x + at, block->grad_y + at, block->grad_x + at, span->length, &factors,
+                      block->streams);
+    }
+  }
+}
+
+INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t line) {
+  return (run_factors){block->mean[line],       block->rstd[line],     block->from_gradient[line],
+                       block->from_value[line], block->constant[line], NULL};
+}
+
+/* Lines that follow each other without a gap, see apply_sequence(). */
+INLINE void gradient_of_sequence(const axn_gradient_block *block, int64_t at, bool streams) {
+  const float *x = block->x + at, *grad_y = block->grad_y + at;
+  float *grad_x = block->grad_x + at;
+  const int64_t length = block->span.length, total = block->span.lines * length;
+  run_factors factors = gradient_factors_of(block, 0);
+  int64_t i = until_aligned(grad_x), end = length;
+  if (i > 0) gradient_of_some(x, grad_y, grad_x, i, &factors);
+  for (int64_t line = 0; i + WIDTH <= total; line++, end += length) {
+    for (; i + WIDTH <= end; i += WIDTH) {
+      put(grad_x + i, gradient_of_vector(x, grad_y, i, &factors), streams);
+    }
+    if (line + 1 == block->span.lines) break;
+    const run_factors next = gradient_factors_of(block, line + 1);
+    if (i < end && i + WIDTH <= total) {
+      put(grad_x + i,
+          join(gradient_of_vector(x, grad_y, i, &factors), gradient_of_vector(x, grad_y, i, &next),
+               end - i),
+          streams);
+      i += WIDTH;
+    }
+    factors = next;
+  }
+  for (int64_t some; i < total; i += some) {
+    const int64_t line = i / length, here = (line + 1) * length - i;
+    const run_factors rest = gradient_factors_of(block, line);
+    some = here < total - i ? here : total - i;
+    gradient_of_some(x + i, grad_y + i, grad_x + i, some, &rest);
+  }
+}
+
+static void gradient_of_rows(const axn_gradient_block *block) {
+  if (!is_sequence(&block->span)) {
+    gradient_of_lines(block, NULL);
+    return;
+  }
+  for (int64_t r = 0; r < block->span.rows; r++) {
+    if (block->streams) {
+      gradient_of_sequence(block, r * block->span.row_stride, true);
+    } else {
+      gradient_of_sequence(block, r * block->span.row_stride, false);
+    }
+  }
+}
+
+static void gradient_weighted(const axn_gradient_block *block) {
+  if (block->scale != NULL) {
+    gradient_of_lines(block, block->scale);
+  } else {
+    gradient_of_lines(block, NULL);
+  }
+}
+
+typedef struct column_factors {
+  vector mean, rstd, from_gradient, from_value, constant;
+} column_factors;
+
+INLINE vector gradient_of_column_vector(vector x, vector grad_y, const column_factors *f) {
+  return grad_y * f->from_gradient + ((x - f->mean) * f->rstd * f->from_value + f->constant);
+}
+
+INLINE column_factors factors_of_columns(const axn_gradient_block *block, int64_t j,
+                                         int64_t columns) {
+  const vector none = {0};
+  if (columns >= WIDTH) {
+    return (column_factors){load(block->mean + j), load(block->rstd + j),
+                            load(block->from_gradient + j), load(block->from_value + j),
+                            load(block->constant + j)};
+  }
+  return (column_factors){load_some(block->mean + j, columns, none),
+                          load_some(block->rstd + j, columns, none),
+                          load_some(block->from_gradient + j, columns, none),
+                          load_some(block->from_value + j, columns, none),
+                          load_some(block->constant + j, columns, none)};
+}
+
+enum { GRADIENT_ROWS = 4 };
+
+/* Some rows, from offset `at` on, of a vector of columns, or of its first `columns`. */
+INLINE void gradient_of_columns_at(const axn_gradient_block *block, int64_t at, int rows, int64_t j,
+                                   int64_t columns) {
+  const vector none = {0};
+  const column_factors factors = factors_of_columns(block, j, columns);
+  const float *x = block->x + at + j, *grad_y = block->grad_y + at + j;
+  float *grad_x = block->grad_x + at + j;
+  const int64_t stride = block->span.row_stride;
+  for (int r = 0; r < rows; r++) {
+    if (columns >= WIDTH) {
+      store(grad_x + r * stride,
+            gradient_of_column_vector(load(x + r * stride), load(grad_y + r * stride), &factors));
+    } else {
+      store_some(grad_x + r * stride, columns,
+                 gradient_of_column_vector(load_some(x + r * stride, columns, none),
+                                           load_some(grad_y + r * stride, columns, none),
+                                           &factors));
+    }
+  }
+}
+
+INLINE void gradient_of_columns_of_rows(const axn_gradient_block *block, int64_t at, int rows) {
+  int64_t j = 0;
+  for (; j + WIDTH <= block->span.lines; j += WIDTH) {
+    gradient_of_columns_at(block, at, rows, j, WIDTH);
+  }
+  if (j < block->span.lines) gradient_of_columns_at(block, at, rows, j, block->span.lines - j);
+}
+
+/* A row whose whole vectors go past the caches. */
+INLINE void stream_gradients(const axn_gradient_block *block, int64_t at) {
+  const int64_t columns = block->span.lines;
+  int64_t j = until_aligned(block->grad_x + at);
+  if (j > 0) gradient_of_columns_at(block, at, 1, 0, WIDTH);
+  for (; j + WIDTH <= columns; j += WIDTH) {
+    const column_factors factors = factors_of_columns(block, j, WIDTH);
+    stream(
+        block->grad_x + at + j,
+        gradient_of_column_vector(load(block->x + at + j), load(block->grad_y + at + j), &factors));
+  }
+  if (j < columns) gradient_of_columns_at(block, at, 1, j, columns - j);
+}
+
+static void gradient_of_columns(const axn_gradient_block *given) {
+  /* A copy that no store can change: its fields stay in registers. */
+  const axn_gradient_block block = *given;
+  const int64_t rows = block.span.rows, stride = block.span.row_stride;
+  const bool streams = block.streams && worth_streaming(block.grad_x, block.span.lines);
+  int64_t r = 0;
+  for (; streams && r < rows; r++) stream_gradients(&block, r * stride);
+  for (; r + GRADIENT_ROWS <= rows; r += GRADIENT_ROWS) {
+    gradient_of_columns_of_rows(&block, r * stride, GRADIENT_ROWS);
+  }
+  for (; r < rows; r++) gradient_of_columns_of_rows(&block, r * stride, 1);
+}
+
+/* ---- gradients of scale and shift ---- */
+
+/* One parameter in float64, where a few terms in float made a sum overflow that need not. */
+static void add_parameter_exactly(const axn_parameter_block *block, int64_t first, int64_t rows,
+                                  int64_t at, bool product, bool gradient) {
+  double scale = 0, shift = 0;
+  for (int64_t r = first; r < first + rows; r++) {
+    const double x = (double)block->x[r * block->row_stride + at];
+    const double g = (double)block->grad_y[r * block->row_stride + at];
+    scale += g * ((x - (double)block->mean[r]) * (double)block->rstd[r] - (double)block->centre[r]);
+    shift += g;
+  }
+  if (product) block->grad_scale[at] += scale;
+  if (gradient) block->grad_shift[at] += shift;
+}
+
+static void add_parameters_one_by_one(const axn_parameter_block *block, int64_t first, int64_t rows,
+                                      int64_t at, int64_t columns, const float products[WIDTH],
+                                      const float gradients[WIDTH]) {
+  for (int64_t i = 0; i < columns; i++) {
+    const bool product = isfinite(products[i]), gradient = isfinite(gradients[i]);
+    if (product) block->grad_scale[at + i] += (double)products[i];
+    if (gradient) block->grad_shift[at + i] += (double)gradients[i];
+    if (!product || !gradient) {
+      add_parameter_exactly(block, first, rows, at + i, !product, !gradient);
+    }
+  }
+}
+
+/* Adds at most TERMS rows to one vector of parameters. */
+INLINE void add_parameters(const axn_parameter_block *block, int64_t first, int64_t rows,
+                           int64_t at, int64_t columns) {
+  const vector none = {0};
+  const bool whole = columns == WIDTH;
+  vector product = none, gradient = none;
+  for (int64_t r = first; r < first + rows; r++) {
+    const int64_t row = r * block->row_stride + at;
+    const vector x = whole ? load(block->x + row) : load_some(block->x + row, columns, none);
+    const vector g =
+        whole ? load(block->grad_y + row) : load_some(block->grad_y + row, columns, none);
+    product += g * ((x - block->mean[r]) * block->rstd[r] - block->centre[r]);
+    gradient += g;
+  }
+  float products[WIDTH], gradients[WIDTH];
+  store(products, product);
+  store(gradients, gradient);
+  const vector zero = (product + gradient) * 0;
+  if (!whole || any((mask_vector)(zero != zero))) {
+    add_parameters_one_by_one(block, first, rows, at, columns, products, gradients);
+    return;
+  }
+  for (int i = 0; i < WIDTH; i += HALF) {
+    double *scale = block->grad_scale + at + i, *shift = block->grad_shift + at + i;
+    store_doubles(scale, load_doubles(scale) + load_wide(products + i));
+    store_doubles(shift, load_doubles(shift) + load_wide(gradients + i));
+  }
+}
+
+static void parameters(const axn_parameter_block *given) {
+  const axn_parameter_block block = *given;
+  for (int64_t first = 0; first < block.rows; first += TERMS) {
+    const int64_t rows = block.rows - first < TERMS ? block.rows - first : TERMS;
+    int64_t at = 0;
+    for (; at + WIDTH <= block.columns; at += WIDTH) {
+      add_parameters(&block, first, rows, at, WIDTH);
+    }
+    if (at < block.columns) add_parameters(&block, first, rows, at, block.columns - at);
+  }
+}
+
+#endif

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Moments: mean, and the sum of squares about it.
+ *
+ * The plain sums of x and of x * x in float64: a float's square is exact there, and what is lost by
+ * not subtracting the mean first is known, a factor of q / m2. Where that is more than LOSS_MOST, the
+ * line is looked at again, about the mean that was found. docs/mathematics.md has the bounds.
+ */
+#ifndef AXN_LIB_KERNELS_MOMENTS_H
+#define AXN_LIB_KERNELS_MOMENTS_H
+
+#include "kernels.h"
+#include "vector.h"
+
+enum {
+  LANES = 32, /* sums of one line side by side, in every variant */
+  /* of which so many at a time stay in registers; the others take their turn */
+  CHUNK = AXN_VECTOR_BYTES == 64   ? 32
+          : AXN_VECTOR_BYTES == 32 ? 16
+                                   : 8,
+  PARTS = CHUNK / HALF,
+  EIGHT = 8 / HALF, /* vectors of eight doubles */
+  TURNS = LANES / CHUNK
+};
+
+static const double LOSS_MOST = 4096;
+
+/* Element i of a row goes to lane i modulo LANES; these are the sums of some neighbouring lanes. */
+typedef struct lane_sums {
+  wide_vector sum[PARTS], square[PARTS];
+} lane_sums;
+
+INLINE void add_value(lane_sums *lanes, int part, wide_vector value) {
+  lanes->sum[part] += value;
+  lanes->square[part] = add_square(lanes->square[part], value);
+}
+
+INLINE void add_row(const float *x, int64_t first, int64_t length, lane_sums *lanes) {
+  int64_t i = first;
+  for (; i + CHUNK <= length; i += LANES) {
+    for (int p = 0; p < PARTS; p++) add_value(lanes, p, load_wide(x + i + p * HALF));
+  }
+  for (int p = 0; p < PARTS; p++) {
+    const int64_t left = length - i - p * HALF;
+    if (left <= 0) break;
+    if (left >= HALF) {
+      add_value(lanes, p, load_wide(x + i + p * HALF));
+    } else {
+      add_value(lanes, p, load_wide_some(x + i + p * HALF, left));
+    }
+  }
+}
+
+/* Lanes that are eight apart. */
+INLINE wide_vector add_apart(const wide_vector lanes[PARTS], int at) {
+  if (CHUNK == 8) return lanes[at];
+  const wide_vector low = lanes[at] + lanes[EIGHT % PARTS + at];
+  return CHUNK == 16 ? low : low + (lanes[2 * EIGHT % PARTS + at] + lanes[3 * EIGHT % PARTS + at]);
+}
+
+/* The lanes of a line, all of them, as eight: of 0 to 7, 8 to 15 and so on, (0 + 1) + (2 + 3). */
+INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[8], double square[8]) {
+  double sums[4][8], squares[4][8];
+  memset(sums, 0, sizeof sums);
+  memset(squares, 0, sizeof squares);
+  for (int t = 0; t < TURNS; t++) {
+    for (int v = 0; v < EIGHT; v++) {
+      store_doubles(sums[t] + v * HALF, add_apart(lanes[t].sum, v));
+      store_doubles(squares[t] + v * HALF, add_apart(lanes[t].square, v));
+    }
+  }
+  for (int i = 0; i < 8; i += HALF) {
+    wide_vector s = load_doubles(sums[0] + i), q = load_doubles(squares[0] + i);
+    if (TURNS > 1) {
+      s += load_doubles(sums[1] + i);
+      q += load_doubles(squares[1] + i);
+    }
+    if (TURNS > 2) {
+      s += load_doubles(sums[2] + i) + load_doubles(sums[3] + i);
+      q += load_doubles(squares[2] + i) + load_doubles(squares[3] + i);
+    }
+    store_doubles(sum + i, s);
+    store_doubles(square + i, q);
+  }
+}
+
+INLINE void clear_sums(lane_sums *lanes) {
+  for (int p = 0; p < PARTS; p++) lanes->sum[p] = lanes->square[p] = (wide_vector){0};
+}
+
+/* The sums of a line, in eight lanes each. */
+INLINE void sum_line(const float *x, const axn_span *span, double sum[8], double square[8]) {
+  lane_sums lanes[TURNS];
+  for (int t = 0; t < TURNS; t++) {
+    clear_sums(&lanes[t]);
+    for (int64_t r = 0; r < span->rows; r++) {
+      add_row(x + r * span->row_stride, t * CHUNK, span->length, &lanes[t]);
+    }
+  }
+  narrow_lanes(lanes, sum, square);
+}
+
+enum { LINES_BY_ROWS = 16 };
+
+/* The same for some lines, in the order of memory where their rows lie far apart. */
+INLINE void sum_lines_by_rows(const float *x, const axn_span *span, int64_t lines, double *sum,
+                              double *square) {
+  lane_sums lanes[LINES_BY_ROWS][TURNS];
+  for (int64_t l = 0; l < lines; l++) {
+    for (int t = 0; t < TURNS; t++) clear_sums(&lanes[l][t]);
+  }
+  for (int64_t r = 0; r < span->rows; r++) {
+    for (int64_t l = 0; l < lines; l++) {
+      const float *row = x + r * span->row_stride + l * span->line_stride;
+      for (int t = 0; t < TURNS; t++) add_row(row, t * CHUNK, span->length, &lanes[l][t]);
+    }
+  }
+  for (int64_t l = 0; l < lines; l++) narrow_lanes(lanes[l], sum + 8 * l, square + 8 * l);
+}
+
+/* Mean and M2 from plain sums. Returns whether a line must be looked at again. All arrays have room
+ * for whole vectors. */
+static bool finish_moments(const double *sum, const double *square, int64_t lines, double count,
+                           axn_moments out) {
+  bool lost = false;
+  for (int64_t l = 0; l < lines; l += HALF) {
+    const wide_vector total = load_doubles(sum + l), mean = total / count;
+    const wide_vector squares = load_doubles(square + l), rest = squares - total * mean;
+    const mask_vector here = rest * LOSS_MOST < squares;
+    store_doubles(out.mean + l, mean);
+    store_doubles(out.m2 + l, where(~(rest < 0), rest));
+    if (any(here)) lost = true;
+  }
+  return lost;
+}
+
+INLINE bool is_lost(double square, double m2) {
+  return m2 * LOSS_MOST < square;
+}
+
+/* Sums about a shift, added to eight lanes. Rare, so plain C. */
+static void add_shifted_run(const float *x, int64_t length, double shift, double sum[8],
+                            double square[8]) {
+  int64_t i = 0;
+  for (; i + 8 <= length; i += 8) {
+    for (int j = 0; j < 8; j++) {
+      const double difference = (double)x[i + j] - shift;
+      sum[j] += difference;
+      square[j] += difference * difference;
+    }
+  }
+  for (int j = 0; i < length; i++, j++) {
+    const double difference = (double)x[i] - shift;
+    sum[j] += difference;
+    square[j] += difference * difference;
+  }
+}
+
+/* Replaces the moments of a line by those from sums about its mean. */
+static void set_shifted(double sum, double square, double count, double *mean, double *m2) {
+  const double offset = sum / count, rest = square - sum * offset;
+  *mean += offset;
+  *m2 = rest < 0 ? 0 : rest;
+}
+
+static void look_at_line_again(const float *x, const axn_span *span, double count, double *mean,
+                               double *m2) {
+  double sums[8] = {0}, squares[8] = {0};
+  for (int64_t r = 0; r < span->rows; r++) {
+    add_shifted_run(x + r * span->row_stride, span->length, *mean, sums, squares);
+  }
+  add_eights(sums, 1);
+  add_eights(squares, 1);
+  set_shifted(sums[0], squares[0], count, mean, m2);
+}
+
+/* Moments from the sums of lines, of which those that lost too much are looked at again. */
+INLINE void finish_rows(const float *x, const axn_span *span, const double *sum,
+                        const double *square, axn_moments out) {
+  const double count = (double)(span->rows * span->length);
+  if (!finish_moments(sum, square, span->lines, count, out)) return;
+  for (int64_t l = 0; l < span->lines; l++) {
+    if (!is_lost(square[l], square[l] - sum[l] * out.mean[l])) continue;
+    look_at_line_again(x + l * span->line_stride, span, count, out.mean + l, out.m2 + l);
+  }
+}
+
+static void moments_of_rows(const float *x, const axn_span *span, axn_moments out) {
+  double sum[8 * AXN_MOST_ROWS], square[8 * AXN_MOST_ROWS];
+  for (int64_t l = 0, some = 1; l < span->lines; l += some) {
+    const float *from = x + l * span->line_stride;
+    if (span->rows == 1) {
+      sum_line(from, span, sum + 8 * l, square + 8 * l);
+    } else {
+      some = span->lines - l < LINES_BY_ROWS ? span->lines - l : LINES_BY_ROWS;
+      sum_lines_by_rows(from, span, some, sum + 8 * l, square + 8 * l);
+    }
+  }
+  add_eights(sum, (int)span->lines);
+  add_eights(square, (int)span->lines);
+  finish_rows(x, span, sum, square, out);
+}
+
+enum { ROWS_AT_ONCE = 16 };
+
+/* Adds `rows` rows to the sums of HALF of their columns, the first `left` if there are no more. */
+INLINE void add_columns_at(const float *x, int64_t rows, int64_t row_stride, int64_t left,
+                           double *sum, double *square) {
+  wide_vector s = load_doubles(sum), q = load_doubles(square);
+  for (int64_t r = 0; r < rows; r++, x += row_stride) {
+    const wide_vector value = left >= HALF ? load_wide(x) : load_wide_some(x, left);
+    s += value;
+    q = add_square(q, value);
+  }
+  store_doubles(sum, s);
+  store_doubles(square, q);
+}
+
+/* The same for WIDTH columns, a vector of floats. */
+INLINE void add_vector_of_columns(const float *x, int64_t rows, int64_t row_stride, double *sum,
+                                  double *square) {
+  wide_vector s0 = load_doubles(sum), s1 = load_doubles(sum + HALF);
+  wide_vector q0 = load_doubles(square), q1 = load_doubles(square + HALF);
+  for (int64_t r = 0; r < rows; r++, x += row_stride) {
+    fetch(x, ROWS_AT_ONCE * row_stride);
+    const wide_vector low = load_wide(x), high = load_wide(x + HALF);
+    s0 += low;
+    s1 += high;
+    q0 = add_square(q0, low);
+    q1 = add_square(q1, high);
+  }
+  store_doubles(sum, s0);
+  store_doubles(sum + HALF, s1);
+  store_doubles(square, q0);
+  store_doubles(square + HALF, q1);
+}
+
+INLINE void add_columns(const float *x, int64_t rows, int64_t row_stride, int64_t columns,
+                        double *sum, double *square) {
+  int64_t j = 0;
+  for (; j + WIDTH <= columns; j += WIDTH) {
+    add_vector_of_columns(x + j, rows, row_stride, sum + j, square + j);
+  }
+  for (; j < columns; j += HALF) {
+    add_columns_at(x + j, rows, row_stride, columns - j, sum + j, square + j);
+  }
+}
+
+/* Looks at all columns again, about the means of their lines; keeps what lost too much before. */
+/* Kept apart, so that its arrays take room only where it is due. */
+static __attribute__((noinline)) void look_again(const float *x, const axn_span *span,
+                                                 const double *sum, const double *square,
+                                                 double count, axn_moments out) {
+  double shift[AXN_LINE_ROOM], sums[AXN_LINE_ROOM] = {0}, squares[AXN_LINE_ROOM] = {0};
+  const int64_t columns = span->lines * span->fold;
+  for (int64_t j = 0; j < columns; j++) shift[j] = out.mean[j / span->fold];
+  for (int64_t r = 0; r < span->rows; r++) {
+    const float *row = x + r * span->row_stride;
+    for (int64_t j = 0; j < columns; j++) {
+      const double difference = (double)row[j] - shift[j];
+      sums[j] += difference;
+      squares[j] += difference * difference;
+    }
+  }
+  add_folds(sums, span->lines, span->fold);
+  add_folds(squares, span->lines, span->fold);
+  for (int64_t l = 0; l < span->lines; l++) {
+    if (!is_lost(square[l], square[l] - sum[l] * out.mean[l])) continue;
+    set_shifted(sums[l], squares[l], count, out.mean + l, out.m2 + l);
+  }
+}
+
+static void moments_of_columns(const float *x, const axn_span *span, axn_moments out) {
+  double sum[AXN_LINE_ROOM], square[AXN_LINE_ROOM];
+  const int64_t columns = span->lines * span->fold;
+  const double count = (double)(span->rows * span->fold);
+  memset(sum, 0, (size_t)(columns + WIDTH) * sizeof *sum);
+  memset(square, 0, (size_t)(columns + WIDTH) * sizeof *square);
+  for (int64_t r = 0; r < span->rows; r += ROWS_AT_ONCE) {
+    const int64_t rows = span->rows - r < ROWS_AT_ONCE ? span->rows - r : ROWS_AT_ONCE;
+    add_columns(x + r * span->row_stride, rows, span->row_stride, columns, sum, square);
+  }
+  add_folds(sum, span->lines, span->fold);
+  add_folds(square, span->lines, span->fold);
+  if (finish_moments(sum, square, span->lines, count, out)) {
+    look_again(x, span, sum, square, count, out);
+  }
+}
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/* Blocks of a nest, in the terms of the kernels. */
+#ifndef AXN_LIB_SPAN_H
+#define AXN_LIB_SPAN_H
+
+#include "kernels/kernels.h"
+#include "partition.h"
+
+/* Elements from the first line of a unit to line `line`. */
+static inline int64_t axn_line_offset(const axn_nest *nest, int64_t line) {
+  return line * nest->fold * nest->line_tensor;
+}
+
+/* A block of so many lines, with one result per line. */
+static inline axn_span axn_span_of(const axn_nest *nest, const axn_block *block, int64_t lines) {
+  return (axn_span){.lines = lines,
+                    .line_stride = nest->line_tensor,
+                    .rows = block->rows,
+                    .row_stride = nest->row.tensor,
+                    .length = block->length,
+                    .fold = nest->fold};
+}
+
+/* The same for work on every element: folded columns are columns like any other. */
+static inline axn_span axn_apply_span(const axn_nest *nest, const axn_block *block, int64_t lines) {
+  axn_span span = axn_span_of(nest, block, lines * nest->fold);
+  span.fold = 1;
+  return span;
+}
+
+static inline axn_line_map axn_line_map_of(const axn_nest *nest, int64_t first, int64_t lines) {
+  return (axn_line_map){.first = first,
+                        .lines = lines,
+                        .lines_per_cell = nest->lines_per_cell,
+                        .cell_parameter = nest->cell_parameter,
+                        .line_parameter = nest->line_parameter,
+                        .fold = nest->fold};
+}
+
+#endif
