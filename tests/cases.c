@@ -101,6 +101,39 @@ axn_desc desc_of(axn_norm norm, int64_t n, int64_t c, int64_t d, int64_t h, int6
   return make_desc(norm, rank, shape);
 }
 
+int reaching_desc(size_t i, axn_desc *desc) {
+  static const struct {
+    axn_norm norm;
+    int64_t shape[4], groups;
+    axn_parameters parameters;
+  } cases[] = {
+      {AXN_BATCH_NORM, {20, 24, 7, 7}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_BATCH_NORM, {3, 70, 7, 7}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_BATCH_NORM, {300, 70, 5, 1}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_BATCH_NORM, {4, 39, 2500, 1}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_BATCH_NORM, {40, 1300, 1, 1}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_BATCH_NORM, {64, 700, 7, 7}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_BATCH_NORM, {2, 30, 190, 191}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_LAYER_NORM, {70, 768, 1, 1}, 0, AXN_PARAMETERS_PER_ELEMENT},
+      {AXN_LAYER_NORM, {2100, 1040, 1, 1}, 0, AXN_PARAMETERS_PER_ELEMENT},
+      {AXN_LAYER_NORM, {3, 70001, 1, 1}, 0, AXN_PARAMETERS_PER_ELEMENT},
+      {AXN_LAYER_NORM, {2, 3, 200, 151}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_LAYER_NORM, {3, 1100, 5, 3}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_INSTANCE_NORM, {2, 3, 260, 257}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_INSTANCE_NORM, {9, 70, 3, 3}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_GROUP_NORM, {2, 24, 9, 10}, 4, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_GROUP_NORM, {2, 2100, 5, 4}, 2, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_GROUP_NORM, {200, 48, 1, 1}, 4, AXN_PARAMETERS_PER_CHANNEL},
+  };
+  if (i >= 2 * sizeof cases / sizeof cases[0]) return 0;
+  const int64_t *shape = cases[i / 2].shape;
+  *desc = make_desc(cases[i / 2].norm, shape[3] > 1 ? 4 : shape[2] > 1 ? 3 : 2, shape);
+  if (cases[i / 2].groups > 0) desc->groups = cases[i / 2].groups;
+  desc->parameters = cases[i / 2].parameters;
+  if (i % 2) desc->layout = AXN_CHANNELS_LAST;
+  return 1;
+}
+
 int64_t values_of(const axn_desc *desc) {
   int axis = desc->axis < 0 ? desc->axis + desc->rank : desc->axis;
   int64_t values = 1;

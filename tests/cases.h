@@ -63,6 +63,11 @@ axn_desc random_desc(randoms *source, int64_t limit);
  * of `shape`'s five extents (C divisible by 3); returns 0 past the last. */
 int listed_desc(int i, const int64_t shape[5], axn_desc *desc);
 
+/* The i-th of a list of shapes that together reach every way through the engine: short and long lines,
+ * lines folded into columns, more columns, values and rows than one block holds, lines with a parameter
+ * per element, outputs that go past the caches; both layouts. Returns 0 past the last. */
+int reaching_desc(size_t i, axn_desc *desc);
+
 /* Elements that share one statistic; the tests' own count, for choosing cases. */
 int64_t values_of(const axn_desc *desc);
 

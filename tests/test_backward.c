@@ -61,6 +61,16 @@ Test(backward, hundreds_of_random_shapes) {
   }
 }
 
+Test(backward, every_way_through_the_engine) {
+  uint64_t seed = test_seed(112);
+  axn_desc desc;
+  for (size_t i = 0; reaching_desc(i, &desc); i++) {
+    check_through_statistics(&desc, RIG_SCALE, DATA_STANDARD, case_seed(seed, i));
+    check_through_statistics(&desc, 0, (data_spec){DATA_NORMAL, 1e4, 1.0}, case_seed(seed, i));
+    check_frozen(&desc, RIG_SCALE, DATA_STANDARD, case_seed(seed, i));
+  }
+}
+
 static void check_on_data(data_spec data, uint64_t own) {
   uint64_t seed = test_seed(own);
   const axn_desc descs[] = {

@@ -90,6 +90,16 @@ Test(forward, hundreds_of_random_shapes) {
 
 /* ---- data that breaks careless arithmetic ---- */
 
+Test(forward, every_way_through_the_engine) {
+  uint64_t seed = test_seed(44);
+  axn_desc desc;
+  for (size_t i = 0; reaching_desc(i, &desc); i++) {
+    check_training(&desc, RIG_PLAIN, DATA_STANDARD, case_seed(seed, i));
+    check_training(&desc, RIG_ALL, (data_spec){DATA_NORMAL, 300.0, 1.0}, case_seed(seed, i));
+    check_inference(&desc, RIG_SCALE | RIG_SHIFT, DATA_STANDARD, case_seed(seed, i));
+  }
+}
+
 static void check_on_data(data_spec data, double epsilon, uint64_t own) {
   uint64_t seed = test_seed(own);
   const axn_desc descs[] = {

@@ -81,6 +81,15 @@ Test(isa, neon) {
   check_isa(AXN_ISA_NEON, 603);
 }
 
+Test(isa, every_way_through_the_engine) {
+  for (int isa = AXN_ISA_AVX2; isa <= AXN_ISA_NEON; isa++) {
+    axn_desc desc;
+    for (size_t i = 0; axn_isa_available((axn_isa)isa) && reaching_desc(i, &desc); i++) {
+      check_desc(desc, (axn_isa)isa, RIG_ALL, DATA_STANDARD, 607);
+    }
+  }
+}
+
 /* Every length around the vectors' widths, for rows and for columns. */
 Test(isa, every_length) {
   for (int isa = AXN_ISA_AVX2; isa <= AXN_ISA_NEON; isa++) {

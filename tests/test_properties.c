@@ -212,6 +212,13 @@ Test(properties, in_place_has_the_same_bits) {
   }
 }
 
+Test(properties, in_place_every_way_through_the_engine) {
+  axn_desc desc;
+  for (size_t i = 0; reaching_desc(i, &desc); i++) {
+    check_in_place(&desc, RIG_ALL, DATA_STANDARD, i);
+  }
+}
+
 Test(properties, in_place_in_random_shapes) {
   uint64_t seed = test_seed(310);
   for (uint64_t i = 0; i < 300; i++) {

@@ -95,3 +95,33 @@ static void check_huge_gradients(const axn_desc *desc) {
 Test(range, gradients_near_the_largest_float) {
   for_every_desc(check_huge_gradients);
 }
+
+/* grad_x is 1e-13, or 1e20, while rstd is too small for float32's digits, or rstd * scale too large. */
+static void check_constant_statistics(const axn_desc *desc) {
+  if (!keeps_running(desc)) return;
+  axn_desc tiny = *desc;
+  tiny.epsilon = 1e-60;
+  rig self = rig_make(&tiny, RIG_RUNNING | RIG_SCALE, DATA_STANDARD, 3);
+  for (int64_t e = 0; e < self.sizes.elements; e++) {
+    self.x[e] = 0;
+    self.grad_y[e] = self.sizes.channel_of[e] % 2 == 0 ? 1e30f : 1e-30f;
+  }
+  for (int64_t c = 0; c < self.sizes.running; c++) {
+    self.running_mean[c] = 0;
+    self.running_variance[c] = c % 2 == 0 ? 1e38f : 0;
+  }
+  for (int64_t p = 0; p < self.sizes.parameters; p++) self.scale[p] = p % 2 == 0 ? 1e-24f : 1e20f;
+  oracle_backward expected = rig_expect_frozen(&self);
+  rig_backward_frozen(&self);
+  for (int64_t e = 0; e < self.sizes.elements; e++) {
+    const double want = expected.grad_x[e], got = (double)self.grad_x[e];
+    cr_assert(fabs(got - want) <= 1e-6 * fabs(want), "%s: grad_x is %g, expected %g",
+              desc_text(&tiny), got, want);
+  }
+  oracle_backward_free(&expected);
+  rig_free(&self);
+}
+
+Test(range, constant_statistics_beyond_float32) {
+  for_every_desc(check_constant_statistics);
+}

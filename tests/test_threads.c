@@ -136,6 +136,18 @@ Test(threads, of_the_call) {
   }
 }
 
+Test(threads, every_way_through_the_engine) {
+  axn_desc desc;
+  for (size_t i = 0; reaching_desc(i, &desc); i++) {
+    /* The last one has more threads than its plan was made for. */
+    variant others[] = {{desc, 0}, {desc, 0}, {desc, 5}};
+    others[0].desc.threads = 2;
+    others[1].desc.threads = 5;
+    others[2].desc.threads = 1;
+    check_variants(&desc, others, 3, RIG_ALL, DATA_STANDARD, i);
+  }
+}
+
 Test(threads, of_openmp_by_default) {
   axn_desc desc;
   for (size_t i = 0; chosen_desc(i, &desc); i++) {
