@@ -15,13 +15,33 @@ static int64_t private_cache_bytes(void) {
   return bytes > 0 ? bytes : USUAL;
 }
 
+/* How many statistics share a line of the cache: with channels last, neighbouring channels lie side by
+ * side, and memory moves whole lines. */
+static int64_t statistics_per_line(const struct prepared *prepared) {
+  enum { FLOATS_PER_LINE = 16, CHANNELS = 1 };
+  const axn_desc *desc = &prepared->desc;
+  const axn_plan_info *info = &prepared->info;
+  const int64_t channels = desc->shape[CHANNELS];
+  if (desc->layout == AXN_CHANNELS_FIRST) return 1;
+  int64_t run = 1; /* channels in a row that belong to the same statistic */
+  if (info->split_axis == CHANNELS)
+    run = channels / info->split_groups;
+  else if ((info->reduced_axes >> CHANNELS & 1) != 0)
+    run = channels;
+  const int64_t most = channels < FLOATS_PER_LINE ? channels : FLOATS_PER_LINE;
+  return run < most ? most / run : 1;
+}
+
 /* A statistic must be known before its values can be normalized. Those that are still in the
- * private caches of the threads that share it need not come from memory a second time. */
-static bool needs_second_reading(const axn_plan_info *info, int arrays) {
+ * private caches of the threads that share it, with all else in the same lines, need not come from
+ * memory a second time. */
+static bool needs_second_reading(const struct prepared *prepared, int arrays) {
+  const axn_plan_info *info = &prepared->info;
   int64_t threads = info->threads > 0 ? info->threads : 1;
-  int64_t sharing =
-      info->statistics < threads && info->statistics > 0 ? threads / info->statistics : 1;
-  int64_t values = private_cache_bytes() * sharing / (arrays * (int64_t)sizeof(float));
+  int64_t per_line = statistics_per_line(prepared);
+  int64_t together = info->statistics / per_line;
+  int64_t sharing = together < threads && together > 0 ? threads / together : 1;
+  int64_t values = private_cache_bytes() * sharing / (arrays * per_line * (int64_t)sizeof(float));
   return info->values_per_statistic > values;
 }
 
@@ -29,7 +49,7 @@ void bench_choose_limit(struct bench_limit *limit, enum pass pass, const struct 
                         const struct bench_arrays *arrays) {
   bool backward = pass == PASS_BACKWARD;
   bool frozen = pass == PASS_INFERENCE && arrays->running_mean.data != NULL;
-  limit->second_reading = !frozen && needs_second_reading(&prepared->info, backward ? 2 : 1);
+  limit->second_reading = !frozen && needs_second_reading(prepared, backward ? 2 : 1);
   limit->candidates = backward ? 2 : 3;
   limit->kind = backward                ? limit->second_reading ? "read2+triad" : "triad"
                 : limit->second_reading ? "read+copy"
