@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Passes of a layer through PyTorch on the CPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from layers import EPSILON, Inputs, Layer, Way, empty
+
+aten = torch.ops.aten
+Results = tuple[torch.Tensor, ...]
+
+
+def start(threads: int) -> None:
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+
+
+def versions() -> dict[str, str]:
+    found = re.search(r"MKL-DNN v(\S+)", torch.__config__.show())
+    inside = f" (with oneDNN {found[1]} inside)" if found else ""
+    return {"PyTorch": torch.__version__ + inside}
+
+
+class PyTorch:
+    """The tensors of one layer. Channels last is PyTorch's memory format of that name: the same
+    memory as the NumPy arrays', seen in the order N, C, space."""
+
+    def __init__(self, layer: Layer, inputs: Inputs) -> None:
+        self.layer = layer
+        self.x, self.grad_y = self._seen(inputs.x), self._seen(inputs.grad_y)
+        self.scale = torch.from_numpy(inputs.scale)
+        self.shift = torch.from_numpy(inputs.shift)
+        self.running = (
+            torch.from_numpy(inputs.running_mean),
+            torch.from_numpy(inputs.running_variance),
+        )
+
+    def _seen(self, array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.movedim(-1, 1) if self.layer.layout == "nhwc" else tensor
+
+    def _stored(self, tensor: torch.Tensor) -> np.ndarray:
+        stored = tensor.movedim(1, -1) if self.layer.layout == "nhwc" else tensor
+        return stored.detach().numpy()
+
+    def ways(self, pass_name: str) -> list[Way]:
+        if self.layer.norm == "batch":
+            return [self._batch_backward() if pass_name == "backward" else self._batch(pass_name)]
+        if self.layer.per_element:
+            return [self._layer_backward() if pass_name == "backward" else self._layer()]
+        backward = pass_name == "backward"
+        ways = [self._group_backward() if backward else self._group()]
+        if self.layer.norm == "instance" and not (backward and self._autograd_errs()):
+            ways.append(self._instance(backward))
+        return ways
+
+    def _autograd_errs(self) -> bool:
+        """PyTorch 2.13's gradients of instance_norm are wrong for one sample whose gradient is in
+        channels last: it takes the gradient's memory for channels first. (A wrong way would end
+        the comparison.)"""
+        return self.layer.layout == "nhwc" and self.layer.shape[0] == 1
+
+    def _forward(self, name: str, run: Callable[[], torch.Tensor]) -> Way:
+        return Way("PyTorch", name, run, lambda: {"y": self._stored(run())})
+
+    def _gradients(self, name: str, run: Callable[[], Results]) -> Way:
+        def results() -> dict[str, np.ndarray]:
+            grad_x, grad_scale, grad_shift = run()
+            stored = self._stored(grad_x)
+            return {
+                "grad_x": stored,
+                "grad_scale": grad_scale.numpy(),
+                "grad_shift": grad_shift.numpy(),
+            }
+
+        return Way("PyTorch", name, run, results)
+
+    def _batch(self, pass_name: str) -> Way:
+        """The one operator whose .out overload writes into its outputs itself."""
+        training = pass_name == "forward-training"
+        running = (None, None) if training else self.running
+        y = self._seen(empty(self.layer.stored_shape))
+        channels = self.layer.shape[1] if training else 0
+        saved = {name: torch.empty(channels) for name in ("save_mean", "save_invstd")}
+        operator = aten.native_batch_norm.out
+        arguments = (self.x, self.scale, self.shift, *running, training, 0.1, EPSILON)
+        return self._forward(
+            "native_batch_norm.out", lambda: operator(*arguments, out=y, **saved)[0]
+        )
+
+    def _batch_backward(self) -> Way:
+        forward = (self.x, self.scale, self.shift, None, None, True, 0.1, EPSILON)
+        _, mean, rstd = aten.native_batch_norm.default(*forward)
+        operator = aten.native_batch_norm_backward.default
+        statistics = (None, None, mean, rstd, True, EPSILON, [True, True, True])
+        arguments = (self.grad_y, self.x, self.scale, *statistics)
+        return self._gradients("native_batch_norm_backward", lambda: operator(*arguments))
+
+    def _layer_forward(self) -> Results:
+        normalized = [self.layer.shape[1]]
+        return aten.native_layer_norm.default(self.x, normalized, self.scale, self.shift, EPSILON)
+
+    def _layer(self) -> Way:
+        return self._forward("native_layer_norm", lambda: self._layer_forward()[0])
+
+    def _layer_backward(self) -> Way:
+        _, mean, rstd = self._layer_forward()
+        operator = aten.native_layer_norm_backward.default
+        normalized, mask = [self.layer.shape[1]], [True, True, True]
+        arguments = (self.grad_y, self.x, normalized, mean, rstd, self.scale, self.shift, mask)
+        return self._gradients("native_layer_norm_backward", lambda: operator(*arguments))
+
+    def _extents(self) -> tuple[int, int, int, int]:
+        n, c, *space = self.layer.shape
+        return n, c, int(np.prod(space)), self.layer.as_groups
+
+    def _group_forward(self) -> Results:
+        operator = aten.native_group_norm.default
+        return operator(self.x, self.scale, self.shift, *self._extents(), EPSILON)
+
+    def _group(self) -> Way:
+        return self._forward("native_group_norm", lambda: self._group_forward()[0])
+
+    def _group_backward(self) -> Way:
+        _, mean, rstd = self._group_forward()
+        operator = aten.native_group_norm_backward.default
+        statistics = (mean, rstd, self.scale)
+        arguments = (self.grad_y, self.x, *statistics, *self._extents(), [True, True, True])
+        return self._gradients("native_group_norm_backward", lambda: operator(*arguments))
+
+    def _instance(self, backward: bool) -> Way:
+        """There is no operator for the gradients of this one: autograd composes them."""
+        leaves = [t.detach().requires_grad_(backward) for t in (self.x, self.scale, self.shift)]
+        x, scale, shift = leaves
+
+        def forward() -> torch.Tensor:
+            return torch.instance_norm(x, scale, shift, None, None, True, 0.1, EPSILON, False)
+
+        if not backward:
+            return self._forward("instance_norm", forward)
+        with torch.enable_grad():
+            y = forward()
+        gradients = torch.autograd.grad
+        return self._gradients(
+            "instance_norm, autograd",
+            lambda: gradients(y, leaves, self.grad_y, retain_graph=True),
+        )
