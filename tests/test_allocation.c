@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#define _DEFAULT_SOURCE /* getrusage */
 /*
  * Every allocation of the library failing in turn, and none at all in a run. The linker hands the
  * library's calls to the __wrap functions here (-Wl,--wrap=malloc and so on); Criterion, in a
@@ -9,6 +10,7 @@
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static long calls;        /* of any allocating function */
 static long live;         /* allocated and not freed */
@@ -254,5 +256,51 @@ Test(allocation, none_in_a_run) {
       check_runs(desc, 2);
       check_runs(desc, 0);
     }
+  }
+}
+
+/* The most memory that the process ever had, in KiB. */
+static long peak(void) {
+  struct rusage usage;
+  cr_assert(getrusage(RUSAGE_SELF, &usage) == 0);
+  return usage.ru_maxrss;
+}
+
+static void touch(void *memory, size_t bytes) {
+  memset(memory, 0, bytes);
+}
+
+/* Not by any other way either: with all buffers in memory already, the peak grows by no more than what
+ * stacks take, whatever is mapped or allocated by others. */
+static void check_peak(axn_desc desc) {
+  enum { STACKS_KIB = 1024 };
+  axn_plan *plan = NULL;
+  axn_plan_info info = axn_plan_info_init();
+  desc.threads = 1;
+  cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+  cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
+  buffers all = buffers_for(&info);
+  touch(all.y, (size_t)info.elements * sizeof(float));
+  touch(all.grad, (size_t)info.elements * sizeof(float));
+  touch(all.workspace,
+        info.training_workspace + info.inference_workspace + info.backward_workspace);
+  const long before = peak();
+  run_training(plan, &info, &all);
+  run_inference(plan, &info, &all);
+  run_backward(plan, &info, &all);
+  const long growth = peak() - before;
+  cr_assert(growth <= STACKS_KIB, "%s: the peak of memory grew by %ld KiB in a run",
+            desc_text(&desc), growth);
+  buffers_free(&all);
+  axn_plan_destroy(plan);
+}
+
+Test(allocation, peak_of_memory_does_not_grow_in_a_run) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+    axn_desc desc = desc_of((axn_norm)norm, 4, 64, 96, 96, 0); /* 9 MiB a tensor */
+    if (norm == AXN_GROUP_NORM) desc.groups = 8;
+    check_peak(desc);
+    desc.layout = AXN_CHANNELS_LAST;
+    check_peak(desc);
   }
 }

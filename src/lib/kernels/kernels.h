@@ -118,7 +118,7 @@ typedef struct axn_gradient_block {
   axn_span span;
   const float *mean, *rstd;
   const float *scale; /* weighted only, per element of a line; null: 1 */
-  /* grad_x = grad_y * from_gradient * scale + e * from_value + constant */
+  /* grad_x = grad_y * scale * from_gradient + (e * from_value + constant) */
   const float *from_gradient, *from_value, *constant;
   bool streams; /* grad_x will not stay in cache, so it is not to go there */
 } axn_gradient_block;
