@@ -148,12 +148,6 @@ static void gradient_of_block(const axn_backward_run *run, const axn_backward_st
   }
 }
 
-/* Lines of chunk `chunk` of a unit. */
-static int64_t lines_of_chunk(const axn_nest *nest, const axn_place *unit, int64_t chunk) {
-  const int64_t left = axn_lines_of(nest, unit->cells) - chunk * nest->block_lines;
-  return left < nest->block_lines ? left : nest->block_lines;
-}
-
 /* The blocks from `begin` to `end` of a unit, counted through all its lines. */
 static void gradient_of_part(const axn_backward_run *run, const axn_place *unit,
                              const axn_unit_statistics *statistics, int64_t begin, int64_t end) {
@@ -165,7 +159,7 @@ static void gradient_of_part(const axn_backward_run *run, const axn_place *unit,
                                     statistics,
                                     &values,
                                     chunk * nest->block_lines,
-                                    lines_of_chunk(nest, unit, chunk),
+                                    axn_lines_of_chunk(nest, unit->cells, chunk),
                                     axn_block_at(nest, b)};
     if (step.lines <= 0) break;
     if (i == begin || b == 0 || nest->segments > 1) {
@@ -177,30 +171,22 @@ static void gradient_of_part(const axn_backward_run *run, const axn_place *unit,
 }
 
 void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit) {
-  const axn_nest *nest = &run->geometry->lines;
   axn_unit_statistics statistics;
   axn_read_statistics(run, unit, &statistics);
-  gradient_of_part(run, unit, &statistics, 0, nest->blocks * axn_chunks_of(nest, unit->cells));
+  gradient_of_part(run, unit, &statistics, 0, axn_blocks_of(&run->geometry->lines, unit->cells));
 }
 
-/* The blocks from `begin` to `end`, counted through all units. */
-static void gradient_of_blocks(const axn_backward_run *run, int64_t begin, int64_t end) {
-  const axn_partition *partition = &run->geometry->partition;
-  const int64_t blocks = axn_blocks_of_unit(run->geometry);
-  axn_unit_statistics statistics;
-  while (begin < end) {
-    const axn_place unit = axn_unit_at(partition, begin / blocks);
-    const int64_t first = begin % blocks;
-    const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
-    axn_read_statistics(run, &unit, &statistics);
-    gradient_of_part(run, &unit, &statistics, first, first + count);
-    begin += count;
-  }
-}
-
+/* Blocks counted through all units. */
 static void gradient_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  gradient_of_blocks(run, begin, end);
+  axn_unit_statistics statistics;
+  while (begin < end) {
+    const axn_part part = axn_part_at(run->geometry, begin, end);
+    const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
+    axn_read_statistics(run, &unit, &statistics);
+    gradient_of_part(run, &unit, &statistics, part.first, part.first + part.count);
+    begin += part.count;
+  }
   run->plan->kernels->finish_streams();
 }
 

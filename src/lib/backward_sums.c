@@ -267,24 +267,22 @@ static void walk_blocks(const axn_backward_run *run, const axn_place *unit, int6
   axn_line_values values;
   axn_read_statistics(run, unit, &statistics);
   for (int64_t i = begin; i < end; i++) {
-    const int64_t first = i / nest->blocks * nest->block_lines, b = i % nest->blocks;
-    const int64_t left = axn_lines_of(nest, unit->cells) - first;
+    const int64_t chunk = i / nest->blocks, b = i % nest->blocks;
     const axn_backward_step step = {unit,
                                     &statistics,
                                     &values,
-                                    first,
-                                    left < nest->block_lines ? left : nest->block_lines,
+                                    chunk * nest->block_lines,
+                                    axn_lines_of_chunk(nest, unit->cells, chunk),
                                     axn_block_at(nest, b)};
-    if (left <= 0) break;
-    if (i == begin || b == 0) spread_statistics(run, &statistics, first, step.lines, &values);
+    if (step.lines <= 0) break;
+    if (i == begin || b == 0) spread_statistics(run, &statistics, step.first, step.lines, &values);
     use(run, &step, unit_index, i);
   }
 }
 
 void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
-  const axn_nest *nest = &run->geometry->lines;
   start_unit(run, unit, unit_index);
-  walk_blocks(run, unit, unit_index, 0, nest->blocks * axn_chunks_of(nest, unit->cells),
+  walk_blocks(run, unit, unit_index, 0, axn_blocks_of(&run->geometry->lines, unit->cells),
               sum_and_add);
   finish_unit(run, unit, unit_index);
 }
@@ -293,13 +291,11 @@ void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit, int64
 
 static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  const int64_t blocks = axn_blocks_of_unit(run->geometry);
   while (begin < end) {
-    const int64_t u = begin / blocks, first = begin % blocks;
-    const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
-    const axn_place unit = axn_unit_at(&run->geometry->partition, u);
-    walk_blocks(run, &unit, u, first, first + count, sum_and_store);
-    begin += count;
+    const axn_part part = axn_part_at(run->geometry, begin, end);
+    const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
+    walk_blocks(run, &unit, part.unit, part.first, part.first + part.count, sum_and_store);
+    begin += part.count;
   }
 }
 

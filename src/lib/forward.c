@@ -282,11 +282,11 @@ static void apply_part(const forward_run *run, const axn_place *unit,
   const axn_nest *nest = &run->geometry->lines;
   line_factors factors;
   for (int64_t i = begin; i < end; i++) {
-    const int64_t first = i / nest->blocks * nest->block_lines, b = i % nest->blocks;
-    const int64_t left = axn_lines_of(nest, unit->cells) - first;
-    const int64_t lines = left < nest->block_lines ? left : nest->block_lines;
+    const int64_t chunk = i / nest->blocks, b = i % nest->blocks;
+    const int64_t first = chunk * nest->block_lines;
+    const int64_t lines = axn_lines_of_chunk(nest, unit->cells, chunk);
     const apply_step step = {unit, statistics, &factors, first, axn_block_at(nest, b)};
-    if (left <= 0) break;
+    if (lines <= 0) break;
     if (i == begin || b == 0 || nest->segments > 1) {
       find_factors(run, unit, statistics, first, lines, nest->segments > 1 ? step.at.parameter : 0,
                    &factors);
@@ -297,25 +297,22 @@ static void apply_part(const forward_run *run, const axn_place *unit,
 
 static void apply_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
-  const int64_t blocks = axn_blocks_of_unit(run->geometry);
   unit_statistics statistics;
   while (begin < end) {
-    const axn_place unit = axn_unit_at(&run->geometry->partition, begin / blocks);
-    const int64_t first = begin % blocks;
-    const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
+    const axn_part part = axn_part_at(run->geometry, begin, end);
+    const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
     read_statistics(run, &unit, &statistics);
-    apply_part(run, &unit, &statistics, first, first + count);
-    begin += count;
+    apply_part(run, &unit, &statistics, part.first, part.first + part.count);
+    begin += part.count;
   }
   run->plan->kernels->finish_streams();
 }
 
 /* Sums the cells of a place and applies them while they are in cache. */
 static void normalize_unit(const forward_run *run, const axn_place *place) {
-  const axn_nest *nest = &run->geometry->lines;
   unit_statistics statistics;
   sum_unit(run, place, &statistics);
-  apply_part(run, place, &statistics, 0, nest->blocks * axn_chunks_of(nest, place->cells));
+  apply_part(run, place, &statistics, 0, axn_blocks_of(&run->geometry->lines, place->cells));
 }
 
 static void whole_units_task(void *data, int64_t begin, int64_t end) {

@@ -172,14 +172,19 @@ static bool cells_follow(const axn_nest *nest, const axn_axis *unit) {
   return unit->tensor == nest->lines_per_cell * nest->fold * nest->line_tensor;
 }
 
+/* Every cell a column. */
+static axn_nest plain_columns(const axn_axis *unit) {
+  return (axn_nest){.form = AXN_FORM_COLUMNS,
+                    .fold = 1,
+                    .lines_per_cell = 1,
+                    .line_tensor = 1,
+                    .cell_parameter = unit->parameter,
+                    .length = {.extent = 1},
+                    .row = {.extent = 1}};
+}
+
 static axn_nest columns_of(axn_axis_list reduced, const axn_axis *inner, const axn_axis *unit) {
-  axn_nest nest = {.form = AXN_FORM_COLUMNS,
-                   .fold = 1,
-                   .lines_per_cell = 1,
-                   .line_tensor = 1,
-                   .cell_parameter = unit->parameter,
-                   .length = {.extent = 1},
-                   .row = {.extent = 1}};
+  axn_nest nest = plain_columns(unit);
   if (inner->cell == 0) {
     reduced.count--;
     if (inner->parameter != 0) {
@@ -246,12 +251,17 @@ static void cut(axn_nest *nest, int64_t lines, int64_t most) {
   for (int i = 0; i < nest->outer.count; i++) nest->blocks *= nest->outer.axis[i].extent;
 }
 
-/* A nest over the reduced axes of a list; cut once the size of a unit is known. */
-static axn_nest nest_of(const axn_axis_list *list, const axn_axis *unit) {
+static axn_axis_list reduced_of(const axn_axis_list *list) {
   axn_axis_list reduced = {0};
   for (int i = 0; i < list->count; i++) {
     if (list->axis[i].cell == 0) reduced.axis[reduced.count++] = list->axis[i];
   }
+  return reduced;
+}
+
+/* A nest over the reduced axes of a list; cut once the size of a unit is known. */
+static axn_nest nest_of(const axn_axis_list *list, const axn_axis *unit) {
+  const axn_axis_list reduced = reduced_of(list);
   const axn_form form = form_of(list);
   axn_nest nest = form == AXN_FORM_COLUMNS ? columns_of(reduced, &list->axis[list->count - 1], unit)
                                            : rows_of(reduced, form, unit);
@@ -324,18 +334,19 @@ static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, 
   return smaller(cells, partition->unit.extent);
 }
 
+static void set_unit_cells(axn_partition *partition, int64_t cells) {
+  partition->unit_cells = cells;
+  partition->along = blocks_of(partition->unit.extent, cells);
+  partition->units = partition->cells / partition->unit.extent * partition->along;
+}
+
 axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool sums) {
   axn_geometry geometry = {.partition = partition_of(axes)};
   axn_partition *partition = &geometry.partition;
   const axn_axis_list plain = without_parameters(&partition->axes);
   geometry.sums = nest_of(&plain, &partition->unit);
   geometry.lines = nest_of(&partition->axes, &partition->unit);
-  partition->unit_cells = choose_unit_cells(&geometry, threads, sums);
-  partition->along = blocks_of(partition->unit.extent, partition->unit_cells);
-  partition->units = partition->along;
-  for (int i = 0; i < partition->kept.count; i++) {
-    partition->units *= partition->kept.axis[i].extent;
-  }
+  set_unit_cells(partition, choose_unit_cells(&geometry, threads, sums));
   const int64_t whole = partition->values <= AXN_WHOLE_VALUES ? AXN_WHOLE_VALUES : AXN_BLOCK_VALUES;
   cut(&geometry.sums, partition->unit_cells, whole);
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */
@@ -352,20 +363,9 @@ axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
   axn_geometry geometry = {.partition = partition_of(&list)};
   axn_partition *partition = &geometry.partition;
   axn_nest *nest = &geometry.lines;
-  partition->unit_cells = smaller(partition->unit.extent, PARAMETER_COLUMNS);
-  partition->along = blocks_of(partition->unit.extent, partition->unit_cells);
-  partition->units = blocks_of(partition->cells, partition->unit.extent) * partition->along;
-  *nest = (axn_nest){.form = AXN_FORM_COLUMNS,
-                     .fold = 1,
-                     .lines_per_cell = 1,
-                     .line_tensor = 1,
-                     .length = {.extent = 1},
-                     .row = {.extent = 1}};
-  for (int i = 0; i < partition->axes.count; i++) {
-    if (partition->axes.axis[i].cell == 0) {
-      nest->outer.axis[nest->outer.count++] = partition->axes.axis[i];
-    }
-  }
+  set_unit_cells(partition, smaller(partition->unit.extent, PARAMETER_COLUMNS));
+  *nest = plain_columns(&partition->unit);
+  nest->outer = reduced_of(&partition->axes);
   if (nest->outer.count > 0) nest->row = nest->outer.axis[--nest->outer.count];
   cut(nest, partition->unit_cells, AXN_BLOCK_VALUES);
   return geometry;

@@ -140,9 +140,32 @@ static inline int64_t axn_chunks_of(const axn_nest *nest, int64_t cells) {
   return (axn_lines_of(nest, cells) + nest->block_lines - 1) / nest->block_lines;
 }
 
+/* Lines of chunk `chunk`; none where the unit has fewer chunks than a full one. */
+static inline int64_t axn_lines_of_chunk(const axn_nest *nest, int64_t cells, int64_t chunk) {
+  const int64_t left = axn_lines_of(nest, cells) - chunk * nest->block_lines;
+  return left < nest->block_lines ? left : nest->block_lines;
+}
+
+/* Blocks of so many cells, for all their lines. */
+static inline int64_t axn_blocks_of(const axn_nest *nest, int64_t cells) {
+  return nest->blocks * axn_chunks_of(nest, cells);
+}
+
 /* Blocks of lines of a full unit. */
 static inline int64_t axn_blocks_of_unit(const axn_geometry *geometry) {
-  return geometry->lines.blocks * axn_chunks_of(&geometry->lines, geometry->partition.unit_cells);
+  return axn_blocks_of(&geometry->lines, geometry->partition.unit_cells);
+}
+
+/* Where blocks of lines are counted through all units: those from `begin` to before `end` that belong to
+ * the same unit as the first. */
+typedef struct axn_part {
+  int64_t unit, first, count;
+} axn_part;
+
+static inline axn_part axn_part_at(const axn_geometry *geometry, int64_t begin, int64_t end) {
+  const int64_t blocks = axn_blocks_of_unit(geometry), first = begin % blocks;
+  const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
+  return (axn_part){begin / blocks, first, count};
 }
 
 /* Offset, in parameters, of a line of a unit. */

@@ -57,21 +57,22 @@ INLINE void apply_run(const float *x, float *y, int64_t length, const apply_fact
   if (i < length) store(y + length - WIDTH, last);
 }
 
+/* `scale` and `shift` are per element, or null. */
+INLINE apply_factors factors_of_line(const axn_apply_block *block, int64_t line, const float *scale,
+                                     const float *shift) {
+  return (apply_factors){block->mean[line], block->multiplier[line], block->offset[line], scale,
+                         shift};
+}
+
 INLINE void apply_lines(const axn_apply_block *block, const float *scale, const float *shift) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
     for (int64_t l = 0; l < span->lines; l++) {
       const int64_t at = r * span->row_stride + l * span->line_stride;
-      const apply_factors factors = {block->mean[l], block->multiplier[l], block->offset[l], scale,
-                                     shift};
+      const apply_factors factors = factors_of_line(block, l, scale, shift);
       apply_run(block->x + at, block->y + at, span->length, &factors, block->streams);
     }
   }
-}
-
-INLINE apply_factors factors_of_line(const axn_apply_block *block, int64_t line) {
-  return (apply_factors){block->mean[line], block->multiplier[line], block->offset[line], NULL,
-                         NULL};
 }
 
 INLINE void put(float *to, vector v, bool streams) {
@@ -86,13 +87,13 @@ INLINE void put(float *to, vector v, bool streams) {
  * lines, which are no shorter. */
 INLINE void apply_sequence(const axn_apply_block *block, const float *x, float *y, bool streams) {
   const int64_t length = block->span.length, total = block->span.lines * length;
-  apply_factors factors = factors_of_line(block, 0);
+  apply_factors factors = factors_of_line(block, 0, NULL, NULL);
   int64_t i = until_aligned(y), end = length;
   if (i > 0) apply_some(x, y, i, &factors);
   for (int64_t line = 0; i + WIDTH <= total; line++, end += length) {
     for (; i + WIDTH <= end; i += WIDTH) put(y + i, apply_to(load(x + i), &factors, 0), streams);
     if (line + 1 == block->span.lines) break;
-    const apply_factors next = factors_of_line(block, line + 1);
+    const apply_factors next = factors_of_line(block, line + 1, NULL, NULL);
     if (i < end && i + WIDTH <= total) {
       const vector both = load(x + i);
       put(y + i, join(apply_to(both, &factors, 0), apply_to(both, &next, 0), end - i), streams);
@@ -102,7 +103,7 @@ INLINE void apply_sequence(const axn_apply_block *block, const float *x, float *
   }
   for (int64_t some; i < total; i += some) {
     const int64_t line = i / length, here = (line + 1) * length - i;
-    const apply_factors rest = factors_of_line(block, line);
+    const apply_factors rest = factors_of_line(block, line, NULL, NULL);
     some = here < total - i ? here : total - i;
     apply_some(x + i, y + i, some, &rest);
   }
@@ -139,8 +140,7 @@ INLINE void weigh_lines(const axn_apply_block *block, int64_t first, const float
   float *y = block->y + first * stride;
   apply_factors factors[WEIGHTED_AT_ONCE];
   for (int l = 0; l < WEIGHTED_AT_ONCE; l++) {
-    factors[l] = (apply_factors){block->mean[first + l], block->multiplier[first + l],
-                                 block->offset[first + l], scale, shift};
+    factors[l] = factors_of_line(block, first + l, scale, shift);
   }
   for (int64_t i = 0; i < length; i += WIDTH) {
     for (int l = 0; l < WEIGHTED_AT_ONCE; l++) {

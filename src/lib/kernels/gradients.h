@@ -241,23 +241,23 @@ INLINE void gradient_of_run(const float *x, const float *grad_y, float *grad_x, 
   if (i < length) store(grad_x + length - WIDTH, last);
 }
 
+/* `scale` is per element, or null. */
+INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t line,
+                                       const float *scale) {
+  return (run_factors){block->mean[line],       block->rstd[line],     block->from_gradient[line],
+                       block->from_value[line], block->constant[line], scale};
+}
+
 INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scale) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
     for (int64_t l = 0; l < span->lines; l++) {
       const int64_t at = r * span->row_stride + l * span->line_stride;
-      const run_factors factors = {block->mean[l],          block->rstd[l],
-                                   block->from_gradient[l], block->from_value[l],
-                                   block->constant[l],      scale};
+      const run_factors factors = gradient_factors_of(block, l, scale);
       gradient_of_run(block->x + at, block->grad_y + at, block->grad_x + at, span->length, &factors,
                       block->streams);
     }
   }
-}
-
-INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t line) {
-  return (run_factors){block->mean[line],       block->rstd[line],     block->from_gradient[line],
-                       block->from_value[line], block->constant[line], NULL};
 }
 
 /* Lines that follow each other without a gap, see apply_sequence(). */
@@ -265,7 +265,7 @@ INLINE void gradient_of_sequence(const axn_gradient_block *block, int64_t at, bo
   const float *x = block->x + at, *grad_y = block->grad_y + at;
   float *grad_x = block->grad_x + at;
   const int64_t length = block->span.length, total = block->span.lines * length;
-  run_factors factors = gradient_factors_of(block, 0);
+  run_factors factors = gradient_factors_of(block, 0, NULL);
   int64_t i = until_aligned(grad_x), end = length;
   if (i > 0) gradient_of_some(x, grad_y, grad_x, i, &factors);
   for (int64_t line = 0; i + WIDTH <= total; line++, end += length) {
@@ -273,7 +273,7 @@ INLINE void gradient_of_sequence(const axn_gradient_block *block, int64_t at, bo
       put(grad_x + i, gradient_of_vector(x, grad_y, i, &factors), streams);
     }
     if (line + 1 == block->span.lines) break;
-    const run_factors next = gradient_factors_of(block, line + 1);
+    const run_factors next = gradient_factors_of(block, line + 1, NULL);
     if (i < end && i + WIDTH <= total) {
       put(grad_x + i,
           join(gradient_of_vector(x, grad_y, i, &factors), gradient_of_vector(x, grad_y, i, &next),
@@ -285,7 +285,7 @@ INLINE void gradient_of_sequence(const axn_gradient_block *block, int64_t at, bo
   }
   for (int64_t some; i < total; i += some) {
     const int64_t line = i / length, here = (line + 1) * length - i;
-    const run_factors rest = gradient_factors_of(block, line);
+    const run_factors rest = gradient_factors_of(block, line, NULL);
     some = here < total - i ? here : total - i;
     gradient_of_some(x + i, grad_y + i, grad_x + i, some, &rest);
   }

@@ -122,16 +122,15 @@ INLINE void sum_lines_by_rows(const float *x, const axn_span *span, int64_t line
  * for whole vectors. */
 static bool finish_moments(const double *sum, const double *square, int64_t lines, double count,
                            axn_moments out) {
-  bool lost = false;
+  mask_vector lost = {0};
   for (int64_t l = 0; l < lines; l += HALF) {
     const wide_vector total = load_doubles(sum + l), mean = total / count;
     const wide_vector squares = load_doubles(square + l), rest = squares - total * mean;
-    const mask_vector here = rest * LOSS_MOST < squares;
     store_doubles(out.mean + l, mean);
     store_doubles(out.m2 + l, where(~(rest < 0), rest));
-    if (any(here)) lost = true;
+    lost |= rest * LOSS_MOST < squares;
   }
-  return lost;
+  return any(lost);
 }
 
 INLINE bool is_lost(double square, double m2) {
@@ -246,8 +245,8 @@ INLINE void add_columns(const float *x, int64_t rows, int64_t row_stride, int64_
   }
 }
 
-/* Looks at all columns again, about the means of their lines; keeps what lost too much before. */
-/* Kept apart, so that its arrays take room only where it is due. */
+/* Looks at all columns again, about the means of their lines; keeps what lost too much before.
+ * A function apart, so that its arrays take room only where it is due. */
 static __attribute__((noinline)) void look_again(const float *x, const axn_span *span,
                                                  const double *sum, const double *square,
                                                  double count, axn_moments out) {
