@@ -44,7 +44,8 @@ typedef struct axn_backward_run {
 /* The statistics of a unit, per cell. */
 typedef struct axn_unit_statistics {
   double exact_rstd[AXN_LINE_ROOM];
-  float mean[AXN_LINE_ROOM], rstd[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float mean[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float rstd[AXN_LINE_ROOM];
   bool wide; /* some cell needs float64 */
 } axn_unit_statistics;
 
@@ -53,8 +54,11 @@ void axn_read_statistics(const axn_backward_run *run, const axn_place *unit,
 
 /* What the kernels need of some lines, per line or column. */
 typedef struct axn_line_values {
-  float mean[AXN_LINE_ROOM], rstd[AXN_LINE_ROOM];
-  float from_gradient[AXN_LINE_ROOM], from_value[AXN_LINE_ROOM], constant[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float mean[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float rstd[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float from_gradient[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float from_value[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float constant[AXN_LINE_ROOM];
   bool wide; /* some line needs float64 */
 } axn_line_values;
 

@@ -55,7 +55,8 @@ static void place_workspace(forward_run *run, void *workspace) {
 
 /* The statistics of a unit, and the same in the terms of apply. */
 typedef struct unit_statistics {
-  double mean[AXN_LINE_ROOM], variance[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE double mean[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE double variance[AXN_LINE_ROOM];
   double rstd[AXN_LINE_ROOM];
   float mean_high[AXN_LINE_ROOM]; /* the mean as float */
   double mean_low[AXN_LINE_ROOM]; /* the rest of it */
@@ -130,7 +131,8 @@ static void sum_unit(const forward_run *run, const axn_place *unit, unit_statist
   const axn_moments total = {statistics->mean, statistics->variance};
   double count = sum_block(run, unit, 0, total);
   if (run->geometry->sums.blocks > 1) {
-    double mean[AXN_LINE_ROOM], m2[AXN_LINE_ROOM];
+    AXN_LINES_OF_CACHE double mean[AXN_LINE_ROOM];
+    AXN_LINES_OF_CACHE double m2[AXN_LINE_ROOM];
     const axn_moments block = {mean, m2};
     for (int64_t b = 1; b < run->geometry->sums.blocks; b++) {
       const double block_count = sum_block(run, unit, b, block);
@@ -184,7 +186,9 @@ static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
 
 /* What meets the elements of some lines, per line or column. */
 typedef struct line_factors {
-  float mean[AXN_LINE_ROOM], multiplier[AXN_LINE_ROOM], offset[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float mean[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float multiplier[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float offset[AXN_LINE_ROOM];
   bool wide; /* some line needs float64 */
 } line_factors;
 

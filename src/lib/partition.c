@@ -138,14 +138,15 @@ static bool folds(const axn_axis_list *list) {
          reduced_extent(list) / inner->extent >= AXN_FOLDED_ROWS;
 }
 
-/* Decided by the reduced axes alone: a sample alone has the same bits as in a batch. */
-static axn_form form_of(const axn_axis_list *list) {
+/* Decided by the reduced axes alone: a sample alone has the same bits as in a batch. What is visited once
+ * is better not folded: whole lines are then one run of aligned vectors. */
+static axn_form form_of(const axn_axis_list *list, bool twice) {
   const axn_axis *inner = &list->axis[list->count - 1];
   if (inner->cell != 0) return AXN_FORM_COLUMNS;
   if (inner->parameter != 0) {
     return reduced_extent(list) > inner->extent ? AXN_FORM_COLUMNS : AXN_FORM_WEIGHTED;
   }
-  return folds(list) ? AXN_FORM_COLUMNS : AXN_FORM_ROWS;
+  return twice && folds(list) ? AXN_FORM_COLUMNS : AXN_FORM_ROWS;
 }
 
 /* Numbers the parameters that a line meets along the outer axes. */
@@ -237,11 +238,16 @@ static void cut(axn_nest *nest, int64_t lines, int64_t most) {
     nest->block_lines = smaller(lines, larger(1, AXN_MOST_COLUMNS / nest->fold));
   } else {
     nest->block_length = even_piece(nest->length.extent, most, 64);
-    nest->block_rows = nest->block_length < nest->length.extent
-                           ? 1
-                           : smaller(nest->row.extent, most / nest->block_length);
-    const int64_t fit = most / (nest->block_length * nest->block_rows);
-    nest->block_lines = smaller(lines, smaller(AXN_MOST_ROWS, larger(1, fit)));
+    const int64_t fit = larger(1, most / nest->block_length);
+    const int64_t most_lines = smaller(lines, AXN_MOST_ROWS);
+    const int64_t most_rows = nest->block_length < nest->length.extent ? 1 : nest->row.extent;
+    if (nest->lines_first) {
+      nest->block_lines = most_lines;
+      nest->block_rows = smaller(most_rows, larger(1, fit / nest->block_lines));
+    } else {
+      nest->block_rows = smaller(most_rows, fit);
+      nest->block_lines = smaller(most_lines, larger(1, fit / nest->block_rows));
+    }
     /* The lines of a weighted block share their parameters. */
     if (nest->form == AXN_FORM_WEIGHTED && nest->cell_parameter != 0) nest->block_lines = 1;
   }
@@ -260,11 +266,12 @@ static axn_axis_list reduced_of(const axn_axis_list *list) {
 }
 
 /* A nest over the reduced axes of a list; cut once the size of a unit is known. */
-static axn_nest nest_of(const axn_axis_list *list, const axn_axis *unit) {
+static axn_nest nest_of(const axn_axis_list *list, const axn_axis *unit, bool twice) {
   const axn_axis_list reduced = reduced_of(list);
-  const axn_form form = form_of(list);
+  const axn_form form = form_of(list, twice);
   axn_nest nest = form == AXN_FORM_COLUMNS ? columns_of(reduced, &list->axis[list->count - 1], unit)
                                            : rows_of(reduced, form, unit);
+  nest.lines_first = !twice;
   number_segments(&nest);
   return nest;
 }
@@ -321,12 +328,12 @@ static int64_t fitting_cells(const axn_geometry *geometry) {
   return sums->row.extent > 1 ? larger(1, L2_UNIT_BYTES / bytes) : 1;
 }
 
-static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, bool sums) {
+static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, bool twice) {
   const axn_partition *partition = &geometry->partition;
   const bool columns = geometry->sums.form == AXN_FORM_COLUMNS;
   const int64_t least = columns ? blocks_of(COLUMNS_LEAST, geometry->sums.fold) : 1;
   const int64_t share = threads > 1 ? partition->cells / (UNITS_PER_THREAD * threads) : INT64_MAX;
-  const int64_t most = most_cells(geometry), fit = sums ? fitting_cells(geometry) : INT64_MAX;
+  const int64_t most = most_cells(geometry), fit = twice ? fitting_cells(geometry) : INT64_MAX;
   /* Where nothing stays in cache, threads share rows rather than columns. */
   int64_t cells = columns && fit == INT64_MAX ? most : larger(least, smaller(fit, share));
   cells = smaller(cells, most);
@@ -340,13 +347,13 @@ static void set_unit_cells(axn_partition *partition, int64_t cells) {
   partition->units = partition->cells / partition->unit.extent * partition->along;
 }
 
-axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool sums) {
+axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice) {
   axn_geometry geometry = {.partition = partition_of(axes)};
   axn_partition *partition = &geometry.partition;
   const axn_axis_list plain = without_parameters(&partition->axes);
-  geometry.sums = nest_of(&plain, &partition->unit);
-  geometry.lines = nest_of(&partition->axes, &partition->unit);
-  set_unit_cells(partition, choose_unit_cells(&geometry, threads, sums));
+  geometry.sums = nest_of(&plain, &partition->unit, twice);
+  geometry.lines = nest_of(&partition->axes, &partition->unit, twice);
+  set_unit_cells(partition, choose_unit_cells(&geometry, threads, twice));
   const int64_t whole = partition->values <= AXN_WHOLE_VALUES ? AXN_WHOLE_VALUES : AXN_BLOCK_VALUES;
   cut(&geometry.sums, partition->unit_cells, whole);
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */

@@ -67,6 +67,7 @@ typedef struct axn_nest {
   axn_axis row;        /* the axis along which lines are repeated; extent 1 where there is none */
   axn_axis_list outer; /* what else is reduced */
   int64_t segments;    /* parameters that one line meets along the outer axes, 1 but in odd cases */
+  bool lines_first; /* lines of the row family follow each other in memory before their rows do */
   int64_t block_lines, block_rows, block_length; /* of a full block */
   int64_t row_blocks, length_blocks;
   int64_t blocks; /* for the same lines */
@@ -108,9 +109,9 @@ axn_axis_list axn_list_axes(const axn_desc *desc, const axn_axes *axes);
 /* The same axes with one cell per parameter: what given statistics per channel normalize. */
 axn_axis_list axn_cell_per_parameter(const axn_axis_list *axes);
 
-/* For work on about so many threads; `sums`: a unit is visited twice, first for its sums, so that it
- * had better fit a cache. */
-axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool sums);
+/* For work on about so many threads; `twice`: a unit is visited first for its sums, so that it had better
+ * fit a cache. What is visited once is better visited in the order of memory. */
+axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice);
 
 /* Cells and parameters in each other's place: cells are parameters, one per column, and what was a
  * cell is the parameter of a row. For lists whose innermost axis has parameters. */

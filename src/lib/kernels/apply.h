@@ -37,24 +37,49 @@ INLINE void apply_some(const float *x, float *y, int64_t length, const apply_fac
   store_some(y, length, v);
 }
 
-/* The last vector may overlap the one before; it is read before anything is written, as y may be x. */
+INLINE void put(float *to, vector v, bool streams) {
+  if (streams) {
+    stream(to, v);
+  } else {
+    store(to, v);
+  }
+}
+
+/* The vectors of a run from `i` on, but for the last one or two; returns where these begin. */
+INLINE int64_t apply_vectors(const float *x, float *y, int64_t i, int64_t length,
+                             const apply_factors *f, bool streams) {
+  for (; i + (AT_ONCE + 1) * WIDTH <= length; i += AT_ONCE * WIDTH) {
+    vector some[AT_ONCE];
+    for (int v = 0; v < AT_ONCE; v++) some[v] = apply_to(load(x + i + v * WIDTH), f, i + v * WIDTH);
+    for (int v = 0; v < AT_ONCE; v++) put(y + i + v * WIDTH, some[v], streams);
+  }
+  for (; i + 2 * WIDTH <= length; i += WIDTH) put(y + i, apply_to(load(x + i), f, i), streams);
+  return i;
+}
+
+/* The last vector may overlap the one before, and both are read before either is written, as y may be x. */
 INLINE void apply_run(const float *x, float *y, int64_t length, const apply_factors *f,
                       bool streams) {
   if (length < WIDTH) {
     apply_some(x, y, length, f);
     return;
   }
-  const vector last = apply_to(load(x + length - WIDTH), f, length - WIDTH);
   int64_t i = 0;
   if (streams && worth_streaming(y, length)) {
     i = until_aligned(y);
-    if (i > 0) store(y, apply_to(load(x), f, 0));
-    for (; i + WIDTH <= length; i += WIDTH) {
+    if (i > 0) apply_some(x, y, i, f);
+    i = apply_vectors(x, y, i, length, f, true);
+    if (i + WIDTH == length) {
       stream(y + i, apply_to(load(x + i), f, i));
+      return;
     }
+  } else {
+    i = apply_vectors(x, y, 0, length, f, false);
   }
-  for (; i + WIDTH <= length; i += WIDTH) store(y + i, apply_to(load(x + i), f, i));
-  if (i < length) store(y + length - WIDTH, last);
+  const vector here = apply_to(load(x + i), f, i);
+  const vector last = apply_to(load(x + length - WIDTH), f, length - WIDTH);
+  store(y + i, here);
+  store(y + length - WIDTH, last);
 }
 
 /* `scale` and `shift` are per element, or null. */
@@ -75,32 +100,36 @@ INLINE void apply_lines(const axn_apply_block *block, const float *scale, const 
   }
 }
 
-INLINE void put(float *to, vector v, bool streams) {
-  if (streams) {
-    stream(to, v);
-  } else {
-    store(to, v);
-  }
+/* Where a vector of a sequence of lines lies. */
+typedef struct apply_sequence {
+  int64_t line, end; /* the line that the vector begins in, and where that ends */
+  apply_factors factors;
+} apply_sequence;
+
+/* The vector at `i`, which follows the one before; it lies in at most two lines. */
+INLINE vector apply_next(const axn_apply_block *block, apply_sequence *at, const float *x,
+                         int64_t i) {
+  const vector in = load(x + i), low = apply_to(in, &at->factors, 0);
+  if (i + WIDTH <= at->end) return low;
+  const int64_t first = at->end - i;
+  at->factors = factors_of_line(block, ++at->line, NULL, NULL);
+  at->end += block->span.length;
+  return join(low, apply_to(in, &at->factors, 0), first);
 }
 
-/* Lines that follow each other without a gap, as one run of aligned vectors; a vector lies in at most two
- * lines, which are no shorter. */
-INLINE void apply_sequence(const axn_apply_block *block, const float *x, float *y, bool streams) {
+/* Lines that follow each other without a gap, no shorter than a vector, as one run of aligned vectors. */
+INLINE void apply_lines_in_sequence(const axn_apply_block *block, const float *x, float *y,
+                                    bool streams) {
   const int64_t length = block->span.length, total = block->span.lines * length;
-  apply_factors factors = factors_of_line(block, 0, NULL, NULL);
-  int64_t i = until_aligned(y), end = length;
-  if (i > 0) apply_some(x, y, i, &factors);
-  for (int64_t line = 0; i + WIDTH <= total; line++, end += length) {
-    for (; i + WIDTH <= end; i += WIDTH) put(y + i, apply_to(load(x + i), &factors, 0), streams);
-    if (line + 1 == block->span.lines) break;
-    const apply_factors next = factors_of_line(block, line + 1, NULL, NULL);
-    if (i < end && i + WIDTH <= total) {
-      const vector both = load(x + i);
-      put(y + i, join(apply_to(both, &factors, 0), apply_to(both, &next, 0), end - i), streams);
-      i += WIDTH;
-    }
-    factors = next;
+  apply_sequence at = {0, length, factors_of_line(block, 0, NULL, NULL)};
+  int64_t i = until_aligned(y);
+  if (i > 0) apply_some(x, y, i, &at.factors);
+  for (; i + AT_ONCE * WIDTH <= total; i += AT_ONCE * WIDTH) {
+    vector some[AT_ONCE];
+    for (int v = 0; v < AT_ONCE; v++) some[v] = apply_next(block, &at, x, i + v * WIDTH);
+    for (int v = 0; v < AT_ONCE; v++) put(y + i + v * WIDTH, some[v], streams);
   }
+  for (; i + WIDTH <= total; i += WIDTH) put(y + i, apply_next(block, &at, x, i), streams);
   for (int64_t some; i < total; i += some) {
     const int64_t line = i / length, here = (line + 1) * length - i;
     const apply_factors rest = factors_of_line(block, line, NULL, NULL);
@@ -123,57 +152,20 @@ static void apply_rows(const axn_apply_block *block) {
   for (int64_t r = 0; r < block->span.rows; r++) {
     const int64_t at = r * block->span.row_stride;
     if (block->streams) {
-      apply_sequence(block, block->x + at, block->y + at, true);
+      apply_lines_in_sequence(block, block->x + at, block->y + at, true);
     } else {
-      apply_sequence(block, block->x + at, block->y + at, false);
+      apply_lines_in_sequence(block, block->x + at, block->y + at, false);
     }
   }
-}
-
-enum { WEIGHTED_AT_ONCE = 4 }; /* lines that share the loads of their parameters */
-
-/* Several lines of whole vectors. */
-INLINE void weigh_lines(const axn_apply_block *block, int64_t first, const float *scale,
-                        const float *shift) {
-  const int64_t length = block->span.length, stride = block->span.line_stride;
-  const float *x = block->x + first * stride;
-  float *y = block->y + first * stride;
-  apply_factors factors[WEIGHTED_AT_ONCE];
-  for (int l = 0; l < WEIGHTED_AT_ONCE; l++) {
-    factors[l] = factors_of_line(block, first + l, scale, shift);
-  }
-  for (int64_t i = 0; i < length; i += WIDTH) {
-    for (int l = 0; l < WEIGHTED_AT_ONCE; l++) {
-      store(y + l * stride + i, apply_to(load(x + l * stride + i), &factors[l], i));
-    }
-  }
-}
-
-INLINE void apply_with_weights(const axn_apply_block *block, const float *scale,
-                               const float *shift) {
-  axn_apply_block rest = *block;
-  int64_t done = 0;
-  if (block->span.rows == 1 && block->span.length % WIDTH == 0 && !block->streams) {
-    for (; done + WEIGHTED_AT_ONCE <= block->span.lines; done += WEIGHTED_AT_ONCE) {
-      weigh_lines(block, done, scale, shift);
-    }
-  }
-  rest.span.lines -= done;
-  rest.x += done * rest.span.line_stride;
-  rest.y += done * rest.span.line_stride;
-  rest.mean += done;
-  rest.multiplier += done;
-  rest.offset += done;
-  apply_lines(&rest, scale, shift);
 }
 
 static void apply_weighted(const axn_apply_block *block) {
   if (block->scale != NULL && block->shift != NULL) {
-    apply_with_weights(block, block->scale, block->shift);
+    apply_lines(block, block->scale, block->shift);
   } else if (block->scale != NULL) {
-    apply_with_weights(block, block->scale, NULL);
+    apply_lines(block, block->scale, NULL);
   } else {
-    apply_with_weights(block, NULL, block->shift);
+    apply_lines(block, NULL, block->shift);
   }
 }
 
@@ -196,57 +188,43 @@ INLINE vector transform(vector x, const column_transform *t) {
   return (x - t->mean) * t->multiplier + t->offset;
 }
 
-enum { APPLY_ROWS_AT_ONCE = 4 };
-
-/* Some rows of a vector of columns, or of its first `columns`. */
-INLINE void apply_columns_at(const axn_apply_block *block, const float *x, float *y, int rows,
-                             int64_t j, int64_t columns) {
+/* The vector of a row at column `j`, or the first `columns` of it. */
+INLINE vector transform_columns(const axn_apply_block *block, const float *x, int64_t j,
+                                int64_t columns) {
   const column_transform t = transform_at(block, j, columns);
-  const int64_t stride = block->span.row_stride;
-  const vector none = {0};
-  for (int r = 0; r < rows; r++) {
-    const int64_t at = r * stride + j;
-    if (columns >= WIDTH) {
-      store(y + at, transform(load(x + at), &t));
-    } else {
-      store_some(y + at, columns, transform(load_some(x + at, columns, none), &t));
+  return transform(columns >= WIDTH ? load(x + j) : load_some(x + j, columns, (vector){0}), &t);
+}
+
+/* A row: its factors come from first-level cache each time, which costs less than to walk several rows at
+ * once, whose distance is often a power of two. */
+INLINE void apply_row(const axn_apply_block *block, const float *x, float *y, bool streams) {
+  const int64_t columns = block->span.lines;
+  int64_t j = streams ? until_aligned(y) : 0;
+  if (j > 0) store_some(y, j, transform_columns(block, x, 0, j));
+  for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
+    vector some[AT_ONCE];
+    for (int v = 0; v < AT_ONCE; v++) {
+      some[v] = transform_columns(block, x, j + v * WIDTH, WIDTH);
     }
+    for (int v = 0; v < AT_ONCE; v++) put(y + j + v * WIDTH, some[v], streams);
   }
-}
-
-INLINE void apply_columns_of_rows(const axn_apply_block *block, const float *x, float *y,
-                                  int rows) {
-  const int64_t columns = block->span.lines;
-  int64_t j = 0;
-  for (; j + WIDTH <= columns; j += WIDTH) apply_columns_at(block, x, y, rows, j, WIDTH);
-  if (j < columns) apply_columns_at(block, x, y, rows, j, columns - j);
-}
-
-/* A row whose whole vectors go past the caches. */
-INLINE void stream_columns(const axn_apply_block *block, const float *x, float *y) {
-  const int64_t columns = block->span.lines;
-  int64_t j = until_aligned(y);
-  if (j > 0) apply_columns_at(block, x, y, 1, 0, WIDTH);
   for (; j + WIDTH <= columns; j += WIDTH) {
-    const column_transform t = transform_at(block, j, WIDTH);
-    stream(y + j, transform(load(x + j), &t));
+    put(y + j, transform_columns(block, x, j, WIDTH), streams);
   }
-  if (j < columns) apply_columns_at(block, x, y, 1, j, columns - j);
+  if (j < columns) store_some(y + j, columns - j, transform_columns(block, x, j, columns - j));
 }
 
 static void apply_columns(const axn_apply_block *given) {
   /* A copy that no store can change: its fields stay in registers. */
   const axn_apply_block block = *given;
-  const int64_t rows = block.span.rows, stride = block.span.row_stride;
+  const int64_t stride = block.span.row_stride;
   const bool streams = block.streams && worth_streaming(block.y, block.span.lines);
-  int64_t r = 0;
-  for (; streams && r < rows; r++)
-    stream_columns(&block, block.x + r * stride, block.y + r * stride);
-  for (; r + APPLY_ROWS_AT_ONCE <= rows; r += APPLY_ROWS_AT_ONCE) {
-    apply_columns_of_rows(&block, block.x + r * stride, block.y + r * stride, APPLY_ROWS_AT_ONCE);
-  }
-  for (; r < rows; r++) {
-    apply_columns_of_rows(&block, block.x + r * stride, block.y + r * stride, 1);
+  for (int64_t r = 0; r < block.span.rows; r++) {
+    if (streams) {
+      apply_row(&block, block.x + r * stride, block.y + r * stride, true);
+    } else {
+      apply_row(&block, block.x + r * stride, block.y + r * stride, false);
+    }
   }
 }
 

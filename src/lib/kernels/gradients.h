@@ -166,7 +166,7 @@ INLINE void add_column_terms(const axn_gradient_block *block, const float *x, co
 
 static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradient_sums out) {
   const axn_gradient_block block = *given;
-  double totals[SUMS][AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE double totals[SUMS][AXN_LINE_ROOM];
   const axn_span *span = &block.span;
   const int64_t columns = span->lines * span->fold;
   for (int s = 0; s < SUMS; s++) {
@@ -220,7 +220,21 @@ INLINE void gradient_of_some(const float *x, const float *grad_y, float *grad_x,
       gradient_at(load_some(x, length, none), load_some(grad_y, length, none), scale, weighted, f));
 }
 
-/* The last vector may overlap the one before; it is read before anything is written, as grad_x may be
+/* The vectors of a run from `i` on, but for the last one or two; returns where these begin. */
+INLINE int64_t gradient_of_vectors(const float *x, const float *grad_y, float *grad_x, int64_t i,
+                                   int64_t length, const run_factors *f, bool streams) {
+  for (; i + (AT_ONCE + 1) * WIDTH <= length; i += AT_ONCE * WIDTH) {
+    vector some[AT_ONCE];
+    for (int v = 0; v < AT_ONCE; v++) some[v] = gradient_of_vector(x, grad_y, i + v * WIDTH, f);
+    for (int v = 0; v < AT_ONCE; v++) put(grad_x + i + v * WIDTH, some[v], streams);
+  }
+  for (; i + 2 * WIDTH <= length; i += WIDTH) {
+    put(grad_x + i, gradient_of_vector(x, grad_y, i, f), streams);
+  }
+  return i;
+}
+
+/* The last vector may overlap the one before, and both are read before either is written, as grad_x may be
  * grad_y. */
 INLINE void gradient_of_run(const float *x, const float *grad_y, float *grad_x, int64_t length,
                             const run_factors *f, bool streams) {
@@ -228,17 +242,22 @@ INLINE void gradient_of_run(const float *x, const float *grad_y, float *grad_x, 
     gradient_of_some(x, grad_y, grad_x, length, f);
     return;
   }
-  const vector last = gradient_of_vector(x, grad_y, length - WIDTH, f);
   int64_t i = 0;
   if (streams && worth_streaming(grad_x, length)) {
     i = until_aligned(grad_x);
-    if (i > 0) store(grad_x, gradient_of_vector(x, grad_y, 0, f));
-    for (; i + WIDTH <= length; i += WIDTH) {
+    if (i > 0) gradient_of_some(x, grad_y, grad_x, i, f);
+    i = gradient_of_vectors(x, grad_y, grad_x, i, length, f, true);
+    if (i + WIDTH == length) {
       stream(grad_x + i, gradient_of_vector(x, grad_y, i, f));
+      return;
     }
+  } else {
+    i = gradient_of_vectors(x, grad_y, grad_x, 0, length, f, false);
   }
-  for (; i + WIDTH <= length; i += WIDTH) store(grad_x + i, gradient_of_vector(x, grad_y, i, f));
-  if (i < length) store(grad_x + length - WIDTH, last);
+  const vector here = gradient_of_vector(x, grad_y, i, f);
+  const vector last = gradient_of_vector(x, grad_y, length - WIDTH, f);
+  store(grad_x + i, here);
+  store(grad_x + length - WIDTH, last);
 }
 
 /* `scale` is per element, or null. */
@@ -260,28 +279,39 @@ INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scal
   }
 }
 
-/* Lines that follow each other without a gap, see apply_sequence(). */
-INLINE void gradient_of_sequence(const axn_gradient_block *block, int64_t at, bool streams) {
-  const float *x = block->x + at, *grad_y = block->grad_y + at;
-  float *grad_x = block->grad_x + at;
+/* Where a vector of a sequence of lines lies, see apply_sequence. */
+typedef struct gradient_sequence {
+  int64_t line, end;
+  run_factors factors;
+} gradient_sequence;
+
+INLINE vector gradient_of_next(const axn_gradient_block *block, gradient_sequence *at,
+                               const float *x, const float *grad_y, int64_t i) {
+  const vector low = gradient_of_vector(x, grad_y, i, &at->factors);
+  if (i + WIDTH <= at->end) return low;
+  const int64_t first = at->end - i;
+  at->factors = gradient_factors_of(block, ++at->line, NULL);
+  at->end += block->span.length;
+  return join(low, gradient_of_vector(x, grad_y, i, &at->factors), first);
+}
+
+/* Lines that follow each other without a gap, see apply_lines_in_sequence(). */
+INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t first, bool streams) {
+  const float *x = block->x + first, *grad_y = block->grad_y + first;
+  float *grad_x = block->grad_x + first;
   const int64_t length = block->span.length, total = block->span.lines * length;
-  run_factors factors = gradient_factors_of(block, 0, NULL);
-  int64_t i = until_aligned(grad_x), end = length;
-  if (i > 0) gradient_of_some(x, grad_y, grad_x, i, &factors);
-  for (int64_t line = 0; i + WIDTH <= total; line++, end += length) {
-    for (; i + WIDTH <= end; i += WIDTH) {
-      put(grad_x + i, gradient_of_vector(x, grad_y, i, &factors), streams);
+  gradient_sequence at = {0, length, gradient_factors_of(block, 0, NULL)};
+  int64_t i = until_aligned(grad_x);
+  if (i > 0) gradient_of_some(x, grad_y, grad_x, i, &at.factors);
+  for (; i + AT_ONCE * WIDTH <= total; i += AT_ONCE * WIDTH) {
+    vector some[AT_ONCE];
+    for (int v = 0; v < AT_ONCE; v++) {
+      some[v] = gradient_of_next(block, &at, x, grad_y, i + v * WIDTH);
     }
-    if (line + 1 == block->span.lines) break;
-    const run_factors next = gradient_factors_of(block, line + 1, NULL);
-    if (i < end && i + WIDTH <= total) {
-      put(grad_x + i,
-          join(gradient_of_vector(x, grad_y, i, &factors), gradient_of_vector(x, grad_y, i, &next),
-               end - i),
-          streams);
-      i += WIDTH;
-    }
-    factors = next;
+    for (int v = 0; v < AT_ONCE; v++) put(grad_x + i + v * WIDTH, some[v], streams);
+  }
+  for (; i + WIDTH <= total; i += WIDTH) {
+    put(grad_x + i, gradient_of_next(block, &at, x, grad_y, i), streams);
   }
   for (int64_t some; i < total; i += some) {
     const int64_t line = i / length, here = (line + 1) * length - i;
@@ -298,9 +328,9 @@ static void gradient_of_rows(const axn_gradient_block *block) {
   }
   for (int64_t r = 0; r < block->span.rows; r++) {
     if (block->streams) {
-      gradient_of_sequence(block, r * block->span.row_stride, true);
+      gradient_in_sequence(block, r * block->span.row_stride, true);
     } else {
-      gradient_of_sequence(block, r * block->span.row_stride, false);
+      gradient_in_sequence(block, r * block->span.row_stride, false);
     }
   }
 }
@@ -336,62 +366,49 @@ INLINE column_factors factors_of_columns(const axn_gradient_block *block, int64_
                           load_some(block->constant + j, columns, none)};
 }
 
-enum { GRADIENT_ROWS = 4 };
-
-/* Some rows, from offset `at` on, of a vector of columns, or of its first `columns`. */
-INLINE void gradient_of_columns_at(const axn_gradient_block *block, int64_t at, int rows, int64_t j,
-                                   int64_t columns) {
+/* The vector of a row at column `j`, or the first `columns` of it. */
+INLINE vector gradient_of_some_columns(const axn_gradient_block *block, int64_t row, int64_t j,
+                                       int64_t columns) {
   const vector none = {0};
   const column_factors factors = factors_of_columns(block, j, columns);
-  const float *x = block->x + at + j, *grad_y = block->grad_y + at + j;
-  float *grad_x = block->grad_x + at + j;
-  const int64_t stride = block->span.row_stride;
-  for (int r = 0; r < rows; r++) {
-    if (columns >= WIDTH) {
-      store(grad_x + r * stride,
-            gradient_of_column_vector(load(x + r * stride), load(grad_y + r * stride), &factors));
-    } else {
-      store_some(grad_x + r * stride, columns,
-                 gradient_of_column_vector(load_some(x + r * stride, columns, none),
-                                           load_some(grad_y + r * stride, columns, none),
-                                           &factors));
-    }
-  }
+  const float *x = block->x + row + j, *grad_y = block->grad_y + row + j;
+  if (columns >= WIDTH) return gradient_of_column_vector(load(x), load(grad_y), &factors);
+  return gradient_of_column_vector(load_some(x, columns, none), load_some(grad_y, columns, none),
+                                   &factors);
 }
 
-INLINE void gradient_of_columns_of_rows(const axn_gradient_block *block, int64_t at, int rows) {
-  int64_t j = 0;
-  for (; j + WIDTH <= block->span.lines; j += WIDTH) {
-    gradient_of_columns_at(block, at, rows, j, WIDTH);
-  }
-  if (j < block->span.lines) gradient_of_columns_at(block, at, rows, j, block->span.lines - j);
-}
-
-/* A row whose whole vectors go past the caches. */
-INLINE void stream_gradients(const axn_gradient_block *block, int64_t at) {
+/* A row, see apply_row(). */
+INLINE void gradient_of_row(const axn_gradient_block *block, int64_t row, bool streams) {
   const int64_t columns = block->span.lines;
-  int64_t j = until_aligned(block->grad_x + at);
-  if (j > 0) gradient_of_columns_at(block, at, 1, 0, WIDTH);
-  for (; j + WIDTH <= columns; j += WIDTH) {
-    const column_factors factors = factors_of_columns(block, j, WIDTH);
-    stream(
-        block->grad_x + at + j,
-        gradient_of_column_vector(load(block->x + at + j), load(block->grad_y + at + j), &factors));
+  float *grad_x = block->grad_x + row;
+  int64_t j = streams ? until_aligned(grad_x) : 0;
+  if (j > 0) store_some(grad_x, j, gradient_of_some_columns(block, row, 0, j));
+  for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
+    vector some[AT_ONCE];
+    for (int v = 0; v < AT_ONCE; v++) {
+      some[v] = gradient_of_some_columns(block, row, j + v * WIDTH, WIDTH);
+    }
+    for (int v = 0; v < AT_ONCE; v++) put(grad_x + j + v * WIDTH, some[v], streams);
   }
-  if (j < columns) gradient_of_columns_at(block, at, 1, j, columns - j);
+  for (; j + WIDTH <= columns; j += WIDTH) {
+    put(grad_x + j, gradient_of_some_columns(block, row, j, WIDTH), streams);
+  }
+  if (j < columns) {
+    store_some(grad_x + j, columns - j, gradient_of_some_columns(block, row, j, columns - j));
+  }
 }
 
 static void gradient_of_columns(const axn_gradient_block *given) {
   /* A copy that no store can change: its fields stay in registers. */
   const axn_gradient_block block = *given;
-  const int64_t rows = block.span.rows, stride = block.span.row_stride;
   const bool streams = block.streams && worth_streaming(block.grad_x, block.span.lines);
-  int64_t r = 0;
-  for (; streams && r < rows; r++) stream_gradients(&block, r * stride);
-  for (; r + GRADIENT_ROWS <= rows; r += GRADIENT_ROWS) {
-    gradient_of_columns_of_rows(&block, r * stride, GRADIENT_ROWS);
+  for (int64_t r = 0; r < block.span.rows; r++) {
+    if (streams) {
+      gradient_of_row(&block, r * block.span.row_stride, true);
+    } else {
+      gradient_of_row(&block, r * block.span.row_stride, false);
+    }
   }
-  for (; r < rows; r++) gradient_of_columns_of_rows(&block, r * stride, 1);
 }
 
 /* ---- gradients of scale and shift ---- */

@@ -270,7 +270,8 @@ static __attribute__((noinline)) void look_again(const float *x, const axn_span 
 }
 
 static void moments_of_columns(const float *x, const axn_span *span, axn_moments out) {
-  double sum[AXN_LINE_ROOM], square[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE double sum[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE double square[AXN_LINE_ROOM];
   const int64_t columns = span->lines * span->fold;
   const double count = (double)(span->rows * span->fold);
   memset(sum, 0, (size_t)(columns + WIDTH) * sizeof *sum);

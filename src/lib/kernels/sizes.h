@@ -15,6 +15,9 @@ enum {
   AXN_LINE_ROOM = AXN_MOST_LINES + 80
 };
 
+/* Arrays per line begin a line of the cache: a vector that lies in two of them is read twice. */
+#define AXN_LINES_OF_CACHE _Alignas(64)
+
 /* Up to a whole number of the widest vectors. */
 static inline int64_t axn_padded(int64_t count) {
   return (count + AXN_PAD - 1) / AXN_PAD * AXN_PAD;

@@ -26,6 +26,11 @@ typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Vectors to load before the first of them is stored. Where an output begins a line of the cache or two
+ * after an input, modulo 4 KiB, as heaps like to place tensors of whole pages, a processor takes each load
+ * for one of what the store before it wrote, and waits. */
+enum { AT_ONCE = WIDTH >= 16 ? 4 : 8 };
+
 INLINE vector load(const float *from) {
   vector v;
   memcpy(&v, from, sizeof v);
@@ -262,11 +267,11 @@ INLINE void add_fold(const double *values, int64_t fold, double eight[8]) {
 
 /* Adds up `fold` neighbours each: `count` results at the start of `values`. */
 static void add_folds(double *values, int64_t count, int64_t fold) {
-  enum { AT_ONCE = 128 };
-  double lanes[8 * AT_ONCE];
+  enum { LINES = 128 };
+  double lanes[8 * LINES];
   if (fold == 1) return;
-  for (int64_t first = 0; first < count; first += AT_ONCE) {
-    const int some = count - first < AT_ONCE ? (int)(count - first) : AT_ONCE;
+  for (int64_t first = 0; first < count; first += LINES) {
+    const int some = count - first < LINES ? (int)(count - first) : LINES;
     for (int k = 0; k < some; k++) add_fold(values + (first + k) * fold, fold, lanes + 8 * k);
     add_eights(lanes, some);
     memcpy(values + first, lanes, (size_t)some * sizeof *values);
