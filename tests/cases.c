@@ -83,7 +83,8 @@ data_spec random_data(randoms *source) {
 /* ---- descriptors ---- */
 
 int keeps_running(const axn_desc *desc) {
-  return desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM;
+  return desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM ||
+         desc->norm == AXN_GHOST_BATCH_NORM;
 }
 
 axn_desc make_desc(axn_norm norm, int rank, const int64_t *shape) {
@@ -92,6 +93,7 @@ axn_desc make_desc(axn_norm norm, int rank, const int64_t *shape) {
   desc.rank = rank;
   for (int k = 0; k < rank; k++) desc.shape[k] = shape[k];
   if (norm == AXN_GROUP_NORM) desc.groups = 1;
+  if (norm == AXN_GHOST_BATCH_NORM) desc.ghost_batch = shape[0] % 2 ? shape[0] : shape[0] / 2;
   return desc;
 }
 
@@ -124,6 +126,14 @@ int reaching_desc(size_t i, axn_desc *desc) {
       {AXN_GROUP_NORM, {2, 24, 9, 10}, 4, AXN_PARAMETERS_PER_CHANNEL},
       {AXN_GROUP_NORM, {2, 2100, 5, 4}, 2, AXN_PARAMETERS_PER_CHANNEL},
       {AXN_GROUP_NORM, {200, 48, 1, 1}, 4, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_RMS_NORM, {70, 768, 1, 1}, 0, AXN_PARAMETERS_PER_ELEMENT},
+      {AXN_RMS_NORM, {2, 3, 200, 151}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_RMS_NORM, {700, 40, 1, 1}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_POSITIONAL_NORM, {3, 24, 31, 33}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_POSITIONAL_NORM, {2, 768, 7, 7}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_POSITIONAL_NORM, {2, 5, 300, 301}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_GHOST_BATCH_NORM, {20, 24, 7, 7}, 0, AXN_PARAMETERS_PER_CHANNEL},
+      {AXN_GHOST_BATCH_NORM, {6, 39, 2500, 1}, 0, AXN_PARAMETERS_PER_CHANNEL},
   };
   if (i >= 2 * sizeof cases / sizeof cases[0]) return 0;
   const int64_t *shape = cases[i / 2].shape;
@@ -134,13 +144,19 @@ int reaching_desc(size_t i, axn_desc *desc) {
   return 1;
 }
 
+int takes_axis(const axn_desc *desc) {
+  return desc->norm == AXN_LAYER_NORM || desc->norm == AXN_RMS_NORM;
+}
+
 int64_t values_of(const axn_desc *desc) {
   int axis = desc->axis < 0 ? desc->axis + desc->rank : desc->axis;
   int64_t values = 1;
   for (int k = 0; k < desc->rank; k++) {
     int reduced = k >= 2;
-    if (desc->norm == AXN_LAYER_NORM) reduced = k >= axis;
+    if (takes_axis(desc)) reduced = k >= axis;
+    if (desc->norm == AXN_POSITIONAL_NORM) reduced = k == 1;
     if (desc->norm == AXN_BATCH_NORM && k == 0) reduced = 1;
+    if (desc->norm == AXN_GHOST_BATCH_NORM && k == 0) values *= desc->ghost_batch;
     if (desc->norm == AXN_GROUP_NORM && k == 1) values *= desc->shape[1] / desc->groups;
     if (reduced) values *= desc->shape[k];
   }
@@ -187,7 +203,10 @@ static void random_options(randoms *source, axn_desc *desc) {
   desc->running_variance =
       random_between(source, 0, 1) ? AXN_RUNNING_VARIANCE_UNBIASED : AXN_RUNNING_VARIANCE_BIASED;
   if (desc->norm == AXN_GROUP_NORM) desc->groups = random_divisor(source, desc->shape[1]);
-  if (desc->norm == AXN_LAYER_NORM) {
+  if (desc->norm == AXN_GHOST_BATCH_NORM) {
+    desc->ghost_batch = random_divisor(source, desc->shape[0]);
+  }
+  if (takes_axis(desc)) {
     desc->axis = (int)random_between(source, -desc->rank, desc->rank - 1);
     desc->parameters =
         random_between(source, 0, 1) ? AXN_PARAMETERS_PER_CHANNEL : AXN_PARAMETERS_PER_ELEMENT;
@@ -197,28 +216,33 @@ static void random_options(randoms *source, axn_desc *desc) {
 axn_desc random_desc(randoms *source, int64_t limit) {
   for (;;) {
     axn_desc desc = axn_desc_init();
-    desc.norm = (axn_norm)random_between(source, AXN_BATCH_NORM, AXN_GROUP_NORM);
+    desc.norm = (axn_norm)random_between(source, AXN_BATCH_NORM, AXN_GHOST_BATCH_NORM);
     random_shape(source, limit, &desc);
     random_options(source, &desc);
     if (!keeps_running(&desc) || values_of(&desc) > 1) return desc;
   }
 }
 
-/* Variants of one rank: batch, instance, three of group, then layer by axis and parameters. */
+/* Variants of one rank: batch, instance, three of group, two of ghost, positional, then layer and rms by
+ * axis and parameters. */
 static int list_variant(int variant, int rank, const int64_t shape[5], axn_desc *desc) {
-  static const axn_norm norms[] = {AXN_BATCH_NORM, AXN_INSTANCE_NORM, AXN_GROUP_NORM,
-                                   AXN_GROUP_NORM, AXN_GROUP_NORM};
-  const int64_t groups[] = {0, 0, 1, 3, shape[1]};
-  if (variant < 5) {
+  enum { OTHERS = 8 };
+  static const axn_norm norms[OTHERS] = {
+      AXN_BATCH_NORM, AXN_INSTANCE_NORM,    AXN_GROUP_NORM,       AXN_GROUP_NORM,
+      AXN_GROUP_NORM, AXN_GHOST_BATCH_NORM, AXN_GHOST_BATCH_NORM, AXN_POSITIONAL_NORM};
+  const int64_t groups[OTHERS] = {0, 0, 1, 3, shape[1]};
+  if (variant < OTHERS) {
     *desc = make_desc(norms[variant], rank, shape);
     desc->groups = groups[variant];
+    if (variant == 6) desc->ghost_batch = 1;
     return 1;
   }
-  *desc = make_desc(AXN_LAYER_NORM, rank, shape);
-  desc->axis = (variant - 5) / 2;
-  desc->parameters = variant % 2 ? AXN_PARAMETERS_PER_CHANNEL : AXN_PARAMETERS_PER_ELEMENT;
-  if (variant % 2) desc->axis -= rank; /* the negative name of the same axis */
-  return (variant - 5) / 2 < rank;
+  const int along = (variant - OTHERS) / 4, kind = (variant - OTHERS) % 4;
+  *desc = make_desc(kind < 2 ? AXN_LAYER_NORM : AXN_RMS_NORM, rank, shape);
+  desc->axis = along;
+  desc->parameters = kind % 2 ? AXN_PARAMETERS_PER_CHANNEL : AXN_PARAMETERS_PER_ELEMENT;
+  if (kind % 2) desc->axis -= rank; /* the negative name of the same axis */
+  return along < rank;
 }
 
 int listed_desc(int i, const int64_t shape[5], axn_desc *desc) {
@@ -236,7 +260,8 @@ int listed_desc(int i, const int64_t shape[5], axn_desc *desc) {
 
 const char *desc_text(const axn_desc *desc) {
   static _Thread_local char text[256];
-  static const char *const names[] = {"?", "batch", "layer", "instance", "group"};
+  static const char *const names[] = {"?",     "batch", "layer",      "instance",
+                                      "group", "rms",   "positional", "ghost"};
   char shape[96];
   int used = 0;
   for (int k = 0; k < desc->rank && k < 5; k++) {
@@ -244,9 +269,10 @@ const char *desc_text(const axn_desc *desc) {
                      desc->shape[k]);
   }
   snprintf(text, sizeof text,
-           "%s %s %s groups=%" PRId64 " axis=%d %s epsilon=%g momentum=%g running=%s isa=%d",
+           "%s %s %s groups=%" PRId64 " ghost=%" PRId64
+           " axis=%d %s epsilon=%g momentum=%g running=%s isa=%d",
            names[desc->norm], shape, desc->layout == AXN_CHANNELS_LAST ? "last" : "first",
-           desc->groups, desc->axis,
+           desc->groups, desc->ghost_batch, desc->axis,
            desc->parameters == AXN_PARAMETERS_PER_ELEMENT ? "per-element" : "per-channel",
            desc->epsilon, desc->momentum,
            desc->running_variance == AXN_RUNNING_VARIANCE_BIASED ? "biased" : "unbiased",

@@ -75,5 +75,6 @@ int64_t values_of(const axn_desc *desc);
 const char *desc_text(const axn_desc *desc);
 
 int keeps_running(const axn_desc *desc);
+int takes_axis(const axn_desc *desc); /* layer and rms */
 
 #endif

@@ -25,8 +25,13 @@ static void find_reduced_axes(const axn_desc *desc, int reduced[5]) {
     int spatial = k >= 2;
     switch (desc->norm) {
     case AXN_BATCH_NORM:
+    case AXN_GHOST_BATCH_NORM:
       reduced[k] = k == 0 || spatial;
       break;
+    case AXN_POSITIONAL_NORM:
+      reduced[k] = k == 1;
+      break;
+    case AXN_RMS_NORM:
     case AXN_LAYER_NORM:
       reduced[k] = k >= axis;
       break;
@@ -49,15 +54,22 @@ static void find_memory_order(const axn_desc *desc, int order[5]) {
   if (desc->layout == AXN_CHANNELS_LAST) order[place] = 1;
 }
 
-/* Number of a statistic: the kept axes in memory order; a group in the place of C. */
+/* How many neighbours along axis k share a statistic where the axis is cut into groups; 0 where not. */
+static int64_t group_size(const axn_desc *desc, int k) {
+  if (k == 1 && desc->norm == AXN_GROUP_NORM) return desc->shape[1] / desc->groups;
+  if (k == 0 && desc->norm == AXN_GHOST_BATCH_NORM) return desc->ghost_batch;
+  return 0;
+}
+
+/* Number of a statistic: the kept axes in memory order; a group in the place of its axis. */
 static int64_t number_statistic(const axn_desc *desc, const int reduced[5], const int order[5],
                                 const int64_t index[5]) {
   int64_t number = 0;
   for (int place = 0; place < desc->rank; place++) {
     int k = order[place];
-    if (k == 1 && desc->norm == AXN_GROUP_NORM) {
-      int64_t channels_per_group = desc->shape[1] / desc->groups;
-      number = number * desc->groups + index[1] / channels_per_group;
+    int64_t size = group_size(desc, k);
+    if (size > 0) {
+      number = number * (desc->shape[k] / size) + index[k] / size;
     } else if (!reduced[k]) {
       number = number * desc->shape[k] + index[k];
     }
@@ -97,12 +109,14 @@ static void measure(oracle *self, const int reduced[5]) {
     *(reduced[k] ? &self->values : &self->statistics) *= extent;
     if (reduced[k]) self->parameters *= extent;
   }
-  if (desc->norm == AXN_GROUP_NORM) {
-    self->statistics *= desc->groups;
-    self->values /= desc->groups;
+  for (int k = 0; k < 2; k++) {
+    int64_t groups = group_size(desc, k) > 0 ? desc->shape[k] / group_size(desc, k) : 1;
+    self->statistics *= groups;
+    self->values /= groups;
   }
   if (desc->parameters == AXN_PARAMETERS_PER_CHANNEL) self->parameters = desc->shape[1];
-  int keeps_running = desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM;
+  int keeps_running = desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM ||
+                      desc->norm == AXN_GHOST_BATCH_NORM;
   self->running = keeps_running ? desc->shape[1] : 0;
 }
 
@@ -143,13 +157,14 @@ double *oracle_widen(const float *values, int64_t count) {
 
 /* ---- forward ---- */
 
-/* Two passes, each summed in long double: mean first, then the squares of the differences. */
+/* Two passes, each summed in long double: mean first, then the squares of the differences; rms knows no
+ * mean, so that its variance is the second moment. */
 static void find_statistics(const oracle *self, const double *x, oracle_forward *forward) {
   long double *sum = zeroed(self->statistics, sizeof(long double));
   long double n = (long double)self->values;
   for (int64_t e = 0; e < self->elements; e++) sum[self->statistic_of[e]] += x[e];
   for (int64_t s = 0; s < self->statistics; s++) {
-    forward->mean[s] = (double)(sum[s] / n);
+    forward->mean[s] = self->desc.norm == AXN_RMS_NORM ? 0.0 : (double)(sum[s] / n);
     sum[s] = 0;
   }
   for (int64_t e = 0; e < self->elements; e++) {
@@ -201,6 +216,26 @@ void oracle_forward_free(oracle_forward *forward) {
   *forward = (oracle_forward){0};
 }
 
+static double weight_of_batch(const axn_desc *desc, int64_t count) {
+  return desc->momentum == AXN_MOMENTUM_CUMULATIVE ? 1.0 / (double)count : desc->momentum;
+}
+
+/* Hoffer, Hubara & Soudry 2017, algorithm 1, with its powers written out as steps. `count` includes all
+ * ghost batches of this pass. */
+static void update_in_turn(const oracle *self, const oracle_forward *forward, int64_t count,
+                           double unbias, double *running_mean, double *running_variance) {
+  int64_t channels = self->running, ghosts = self->statistics / channels;
+  for (int64_t i = 0; i < ghosts; i++) {
+    double weight = weight_of_batch(&self->desc, count - ghosts + 1 + i);
+    for (int64_t c = 0; c < channels; c++) {
+      double mean = forward->mean[i * channels + c];
+      double variance = forward->variance[i * channels + c] * unbias;
+      running_mean[c] += weight * (mean - running_mean[c]);
+      running_variance[c] += weight * (variance - running_variance[c]);
+    }
+  }
+}
+
 void oracle_update_running(const oracle *self, const oracle_forward *forward, int64_t count,
                            double *running_mean, double *running_variance) {
   const axn_desc *desc = &self->desc;
@@ -208,7 +243,11 @@ void oracle_update_running(const oracle *self, const oracle_forward *forward, in
   int64_t samples = self->statistics / channels; /* 1 for batch, N for instance */
   double n = (double)self->values;
   double unbias = desc->running_variance == AXN_RUNNING_VARIANCE_UNBIASED ? n / (n - 1.0) : 1.0;
-  double weight = desc->momentum == AXN_MOMENTUM_CUMULATIVE ? 1.0 / (double)count : desc->momentum;
+  if (desc->norm == AXN_GHOST_BATCH_NORM) {
+    update_in_turn(self, forward, count, unbias, running_mean, running_variance);
+    return;
+  }
+  double weight = weight_of_batch(desc, count);
   for (int64_t c = 0; c < channels; c++) {
     double mean = 0.0, variance = 0.0;
     for (int64_t i = 0; i < samples; i++) {
@@ -254,7 +293,8 @@ static void keep_largest(double *largest, double value) {
 }
 
 /* Ioffe & Szegedy 2015, section 3, put together: with g = grad_y * scale and h = normalized x,
- * grad_x = rstd * (g - mean(g) - h * mean(g * h)), means over one statistic's elements. */
+ * grad_x = rstd * (g - mean(g) - h * mean(g * h)), means over one statistic's elements; for rms, whose h
+ * has no mean taken out, without mean(g). */
 static void flow_through_statistics(const oracle *self, const double *normalized,
                                     const double *rstd, const double *grad_y, const double *scale,
                                     oracle_backward *backward) {
@@ -270,7 +310,8 @@ static void flow_through_statistics(const oracle *self, const double *normalized
     int64_t s = self->statistic_of[e];
     double g = grad_y[e] * (scale ? scale[self->parameter_of[e]] : 1.0);
     long double n = (long double)self->values;
-    long double inner = g - sum_g[s] / n - normalized[e] * (sum_gh[s] / n);
+    long double centre = self->desc.norm == AXN_RMS_NORM ? 0.0L : sum_g[s] / n;
+    long double inner = g - centre - normalized[e] * (sum_gh[s] / n);
     backward->grad_x[e] = (double)(rstd[s] * inner);
     keep_largest(&backward->uncancelled, rstd[s] * g);
   }

@@ -50,7 +50,7 @@ static void *run(void *data) {
 
 static int check_norm(axn_norm norm, axn_layout layout, runner *runners) {
   axn_desc desc = axn_desc_init();
-  desc.norm = norm, desc.layout = layout, desc.groups = 4, desc.rank = 4;
+  desc.norm = norm, desc.layout = layout, desc.groups = 4, desc.rank = 4, desc.ghost_batch = 2;
   desc.shape[0] = 4, desc.shape[1] = 16, desc.shape[2] = desc.shape[3] = 40;
   desc.parallel_for = loop_pthreads;
   axn_plan *plan;

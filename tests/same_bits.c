@@ -80,7 +80,7 @@ static uint64_t checksum(axn_isa isa) {
   for (int i = 0; i < SHAPES * 2; i++) {
     axn_desc desc = axn_desc_init();
     desc.layout = i % 2 == 0 ? AXN_CHANNELS_FIRST : AXN_CHANNELS_LAST;
-    desc.isa = isa, desc.groups = 4, desc.rank = 4;
+    desc.isa = isa, desc.groups = 4, desc.rank = 4, desc.ghost_batch = 1;
     for (int k = 0; k < 4; k++) desc.shape[k] = shapes[i / 2][k];
     for (int norm = 1; axn_norm_name((axn_norm)norm) != NULL; norm++) {
       desc.norm = (axn_norm)norm;

@@ -117,7 +117,7 @@ static void check_every_failure(const axn_desc *desc) {
 }
 
 Test(allocation, every_failure_of_a_plan) {
-  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     axn_desc desc = chosen((axn_norm)norm, AXN_CHANNELS_FIRST);
     check_every_failure(&desc);
     desc.layout = AXN_CHANNELS_LAST;
@@ -126,7 +126,7 @@ Test(allocation, every_failure_of_a_plan) {
 }
 
 Test(allocation, destroy_frees_all) {
-  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     axn_desc desc = chosen((axn_norm)norm, AXN_CHANNELS_FIRST);
     axn_plan *plan = NULL;
     start(-1);
@@ -249,7 +249,7 @@ static void check_runs(axn_desc desc, int threads) {
 }
 
 Test(allocation, none_in_a_run) {
-  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     for (int layout = AXN_CHANNELS_FIRST; layout <= AXN_CHANNELS_LAST; layout++) {
       axn_desc desc = chosen((axn_norm)norm, (axn_layout)layout);
       check_runs(desc, 1);
@@ -296,7 +296,7 @@ static void check_peak(axn_desc desc) {
 }
 
 Test(allocation, peak_of_memory_does_not_grow_in_a_run) {
-  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     axn_desc desc = desc_of((axn_norm)norm, 4, 64, 96, 96, 0); /* 9 MiB a tensor */
     if (norm == AXN_GROUP_NORM) desc.groups = 8;
     check_peak(desc);

@@ -64,7 +64,7 @@ static void check_isa(axn_isa isa, uint64_t own) {
                                 {DATA_NORMAL, 1e6, 1.0},   {DATA_NORMAL, 0.0, 1e-39},
                                 {DATA_CONSTANT, 0.1, 0.0}, {DATA_NORMAL, 0.0, 1e-25}};
   for (size_t d = 0; d < sizeof extremes / sizeof extremes[0]; d++) {
-    for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+    for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
       axn_desc desc = desc_of((axn_norm)norm, 5, 6, 37, 3, 0);
       check_desc(desc, isa, RIG_ALL, extremes[d], seed);
     }

@@ -89,7 +89,7 @@ Test(plan_arguments, struct_of_a_newer_header) {
 /* ---- options ---- */
 
 static void check_options(const axn_desc *plain) {
-  const int unknown[] = {-1, 0, 5, 1000};
+  const int unknown[] = {-1, 0, 8, 1000};
   for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
     axn_desc desc = *plain;
     desc.norm = (axn_norm)unknown[i];
@@ -110,19 +110,19 @@ static void check_options(const axn_desc *plain) {
 }
 
 Test(plan_arguments, unknown_options) {
-  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     axn_desc desc = good((axn_norm)norm);
     check_accepted(&desc);
     check_options(&desc);
   }
 }
 
-Test(plan_arguments, parameters_per_element_are_for_layer_only) {
-  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+Test(plan_arguments, parameters_per_element_are_for_layer_and_rms_only) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     axn_desc desc = good((axn_norm)norm);
     desc.parameters = AXN_PARAMETERS_PER_ELEMENT;
-    if (norm == AXN_LAYER_NORM) check_accepted(&desc);
-    if (norm != AXN_LAYER_NORM) check_refused(&desc, AXN_ERROR_OPTION, "parameters");
+    if (takes_axis(&desc)) check_accepted(&desc);
+    if (!takes_axis(&desc)) check_refused(&desc, AXN_ERROR_OPTION, "parameters");
   }
 }
 
@@ -162,7 +162,7 @@ Test(plan_arguments, rank) {
 }
 
 Test(plan_arguments, extents) {
-  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     for (int k = 0; k < 4; k++) {
       char field[16];
       snprintf(field, sizeof field, "shape[%d]", k);
@@ -192,7 +192,7 @@ Test(plan_arguments, sizes_that_overflow) {
       {1, 1, 1, INT64_MAX / 2},
   };
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-    for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+    for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
       axn_desc desc = make_desc((axn_norm)norm, 4, shapes[i]);
       check_refused(&desc, AXN_ERROR_OVERFLOW, "shape");
     }
@@ -201,14 +201,31 @@ Test(plan_arguments, sizes_that_overflow) {
 
 /* N = 0 does not hide that the rest overflows, nor divide by it. */
 Test(plan_arguments, no_samples) {
-  for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     axn_desc desc = good((axn_norm)norm);
     desc.shape[0] = 0;
     check_accepted(&desc);
   }
 }
 
-/* ---- groups, axis ---- */
+/* ---- groups, ghost_batch, axis ---- */
+
+Test(plan_arguments, ghost_batch) {
+  const int64_t wrong[] = {0, -1, -4, 3, 5, 8, INT64_MAX, INT64_MIN};
+  for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    axn_desc desc = good(AXN_GHOST_BATCH_NORM);
+    desc.ghost_batch = wrong[i];
+    check_refused(&desc, AXN_ERROR_GROUPS, "ghost_batch");
+    desc = good(AXN_BATCH_NORM); /* not looked at */
+    desc.ghost_batch = wrong[i];
+    check_accepted(&desc);
+  }
+  for (int64_t right = 1; right <= 4; right *= 2) {
+    axn_desc desc = good(AXN_GHOST_BATCH_NORM);
+    desc.ghost_batch = right;
+    check_accepted(&desc);
+  }
+}
 
 Test(plan_arguments, groups) {
   const int64_t wrong[] = {0, -1, -3, 4, 5, 7, 12, INT64_MAX, INT64_MIN};
@@ -244,7 +261,7 @@ Test(plan_arguments, axis) {
 Test(plan_arguments, epsilon) {
   const double wrong[] = {0.0, -0.0, -1e-5, NAN, INFINITY, -INFINITY};
   for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-    for (int norm = AXN_BATCH_NORM; norm <= AXN_GROUP_NORM; norm++) {
+    for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
       axn_desc desc = good((axn_norm)norm);
       desc.epsilon = wrong[i];
       check_refused(&desc, AXN_ERROR_EPSILON, "epsilon");
@@ -330,14 +347,14 @@ Test(plan_arguments, describe_for_a_newer_header) {
 /* ---- texts ---- */
 
 Test(plan_arguments, every_status_has_a_text) {
-  for (int status = AXN_OK; status <= AXN_ERROR_STATISTICS; status++) {
+  for (int status = AXN_OK; status <= AXN_ERROR_STRATEGY; status++) {
     const char *text = axn_status_string((axn_status)status);
     cr_assert(text && strlen(text) > 1, "status %d", status);
     for (int other = 0; other < status; other++) {
       cr_assert_str_neq(text, axn_status_string((axn_status)other));
     }
   }
-  const int unknown[] = {-1, AXN_ERROR_STATISTICS + 1, 1000, INT32_MAX, INT32_MIN};
+  const int unknown[] = {-1, AXN_ERROR_STRATEGY + 1, 1000, INT32_MAX, INT32_MIN};
   for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
     cr_assert_not_null(axn_status_string((axn_status)unknown[i]));
   }
@@ -348,7 +365,10 @@ Test(plan_arguments, norm_names) {
   cr_assert_str_eq(axn_norm_name(AXN_LAYER_NORM), "layer");
   cr_assert_str_eq(axn_norm_name(AXN_INSTANCE_NORM), "instance");
   cr_assert_str_eq(axn_norm_name(AXN_GROUP_NORM), "group");
-  const int unknown[] = {-1, 0, 5, 1000, INT32_MAX, INT32_MIN};
+  cr_assert_str_eq(axn_norm_name(AXN_RMS_NORM), "rms");
+  cr_assert_str_eq(axn_norm_name(AXN_POSITIONAL_NORM), "positional");
+  cr_assert_str_eq(axn_norm_name(AXN_GHOST_BATCH_NORM), "ghost");
+  const int unknown[] = {-1, 0, 8, 1000, INT32_MAX, INT32_MIN};
   for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
     cr_assert_null(axn_norm_name((axn_norm)unknown[i]));
   }

@@ -31,13 +31,16 @@ Test(public_header, status_numbers) {
                         AXN_ERROR_WORKSPACE,
                         AXN_ERROR_ALIGNMENT,
                         AXN_ERROR_OVERLAP,
-                        AXN_ERROR_STATISTICS};
+                        AXN_ERROR_STATISTICS,
+                        AXN_ERROR_STRATEGY};
   for (int i = 0; i < (int)(sizeof pinned / sizeof pinned[0]); i++) cr_assert(pinned[i] == i);
 }
 
 Test(public_header, option_numbers) {
   cr_assert(AXN_BATCH_NORM == 1 && AXN_LAYER_NORM == 2);
   cr_assert(AXN_INSTANCE_NORM == 3 && AXN_GROUP_NORM == 4);
+  cr_assert(AXN_RMS_NORM == 5 && AXN_POSITIONAL_NORM == 6 && AXN_GHOST_BATCH_NORM == 7);
+  cr_assert(AXN_RUNNING_NONE == 0 && AXN_RUNNING_AVERAGED == 1 && AXN_RUNNING_IN_TURN == 2);
   cr_assert(AXN_FLOAT32 == 1);
   cr_assert(AXN_CHANNELS_FIRST == 1 && AXN_CHANNELS_LAST == 2);
   cr_assert(AXN_PARAMETERS_PER_CHANNEL == 1 && AXN_PARAMETERS_PER_ELEMENT == 2);

@@ -12,9 +12,14 @@
  *     AXN_LAYER_NORM     from `axis` to the last       N (axis 1)   none
  *     AXN_INSTANCE_NORM  H, W                          N*C          [C], averaged over N
  *     AXN_GROUP_NORM     C/groups, H, W                N*groups     none
+ *     AXN_RMS_NORM       as layer; the mean stays      N (axis 1)   none
+ *     AXN_POSITIONAL_NORM  C                           N*H*W        none
+ *     AXN_GHOST_BATCH_NORM  ghost_batch of N, H, W     C per ghost  [C], ghost batches in turn
+ *     an axn_strategy    whatever it selects
  *
  * Sources: Ioffe & Szegedy 2015 (batch), Ba, Kiros & Hinton 2016 (layer), Ulyanov, Vedaldi &
- * Lempitsky 2016 (instance), Wu & He 2018 (group). docs/mathematics.md derives every formula.
+ * Lempitsky 2016 (instance), Wu & He 2018 (group), Zhang & Sennrich 2019 (rms), Li et al. 2019
+ * (positional), Hoffer, Hubara & Soudry 2017 (ghost). docs/mathematics.md derives every formula.
  *
  * How to use it: fill an axn_desc, make a plan of it, run the plan on as many buffers as you like.
  *
@@ -89,7 +94,8 @@ typedef enum axn_status {
   AXN_ERROR_WORKSPACE = 14,      /* a workspace smaller than the plan says */
   AXN_ERROR_ALIGNMENT = 15,      /* a buffer not aligned to its element type */
   AXN_ERROR_OVERLAP = 16,        /* an output that overlaps another buffer, other than in place */
-  AXN_ERROR_STATISTICS = 17      /* statistics given that do not fit together, or are missing */
+  AXN_ERROR_STATISTICS = 17,     /* statistics given that do not fit together, or are missing */
+  AXN_ERROR_STRATEGY = 18        /* a strategy without a function, or that selects what cannot be */
 } axn_status;
 
 /* A short English text for a status; never null. */
@@ -105,11 +111,15 @@ typedef enum axn_norm {
   AXN_BATCH_NORM = 1,
   AXN_LAYER_NORM = 2,
   AXN_INSTANCE_NORM = 3,
-  AXN_GROUP_NORM = 4
+  AXN_GROUP_NORM = 4,
+  AXN_RMS_NORM = 5,        /* y = x / sqrt(mean of x^2 + epsilon) * scale + shift, from `axis` on */
+  AXN_POSITIONAL_NORM = 6, /* over the channels alone: the layer norm of ConvNeXt, in any layout */
+  AXN_GHOST_BATCH_NORM = 7 /* batch normalization of each `ghost_batch` samples by themselves */
 } axn_norm;
 
-/* The name of a norm ("batch", "layer", "instance", "group"); null for an unknown value. Values run
- * from 1 without a gap, so a program can list the norms of the library that it runs with. */
+/* The name of a norm ("batch", "layer", "instance", "group", "rms", "positional", "ghost"); null for an
+ * unknown value. Values run from 1 without a gap, so a program can list the norms of the library that it
+ * runs with. */
 AXN_API const char *axn_norm_name(axn_norm norm);
 
 /* Type of x, y, scale, shift and their gradients. Statistics are in float too. */
@@ -125,7 +135,7 @@ typedef enum axn_layout {
 typedef enum axn_parameters {
   AXN_PARAMETERS_PER_CHANNEL = 1, /* [C], for every norm */
   AXN_PARAMETERS_PER_ELEMENT =
-      2 /* layer only: one per element of the normalized axes, in x's order */
+      2 /* layer and rms only: one per element of the normalized axes, in x's order */
 } axn_parameters;
 
 /* The divisor of the variance that goes into the running variance, for n values: n - 1 (PyTorch) or
@@ -160,6 +170,50 @@ typedef void (*axn_task)(void *data, int64_t begin, int64_t end);
 typedef void (*axn_parallel_for)(void *context, int threads, int64_t count, axn_task task,
                                  void *data);
 
+struct axn_desc;
+
+/* Which elements share a statistic: those with the same index along every axis that is not reduced. */
+typedef struct axn_axes {
+  uint32_t reduced; /* bit k set: axis k of N, C, spatial is reduced, or a part of it */
+  int split_axis; /* a reduced axis that is cut into groups of neighbours first: the group's index is
+                       kept, what is within a group reduced; or -1 */
+  int64_t split_groups; /* into how many, a divisor of the extent; 1 where nothing is split */
+} axn_axes;
+
+/* What becomes of the statistics of a training pass. */
+typedef enum axn_running_rule {
+  AXN_RUNNING_NONE = 0,     /* none are kept */
+  AXN_RUNNING_AVERAGED = 1, /* their average over all that a channel has is one new value */
+  AXN_RUNNING_IN_TURN = 2   /* each counts as a batch of its own, in the order of memory */
+} axn_running_rule;
+
+/* A normalization: a name, and a function from a descriptor to axes. The built-in ones are rows of a table
+ * of this very struct; a program adds one of its own by pointing desc.strategy to it. Start from
+ * axn_strategy_init(). docs/strategies.md has a complete example. */
+typedef struct axn_strategy {
+  size_t struct_size;
+  const char *name; /* for messages */
+  /* Fills in *axes, of which `reduced` comes as 0, split_axis as -1, split_groups as 1; looks at no more of
+   * the descriptor than shape, rank and its own options. It is called by axn_plan_create() alone. On
+   * failure it returns a status other than AXN_OK, and may say why in *error if that is not null. What it
+   * selects is checked: an axis that the tensor does not have is an error of the plan. */
+  axn_status (*select)(const struct axn_strategy *self, const struct axn_desc *desc, axn_axes *axes,
+                       axn_error *error);
+  const void *context; /* the function's own */
+  int second_moment;   /* 1: the mean stays, x is divided by the root of the mean of its squares */
+  axn_running_rule running;    /* needs statistics whose last kept axis in memory is all of C */
+  int inference_needs_running; /* 1: inference without running statistics is an error */
+  int training_needs_values;   /* 1: training with one value per statistic is an error */
+  int parameters_per_element;  /* 1: scale and shift may be per element of the reduced axes */
+} axn_strategy;
+
+static inline axn_strategy axn_strategy_init(void) {
+  axn_strategy strategy;
+  memset(&strategy, 0, sizeof strategy);
+  strategy.struct_size = sizeof strategy;
+  return strategy;
+}
+
 #define AXN_MAX_RANK 8                 /* room in the struct; this version takes ranks 2 to 5 */
 #define AXN_MOMENTUM_CUMULATIVE (-1.0) /* momentum: plain average over all batches so far */
 
@@ -172,8 +226,8 @@ typedef struct axn_desc {
   int rank;                    /* 2 to 5: N, C, then the spatial axes */
   int64_t shape[AXN_MAX_RANK]; /* N >= 0, all others >= 1 */
   int64_t groups;              /* group only, else ignored: divides C; must be set */
-  int axis;                    /* layer only, else ignored: the first normalized axis, negative from
-                                  the end */
+  int axis; /* layer and rms only, else ignored: the first normalized axis, negative
+                                  from the end */
   axn_parameters parameters;
   double epsilon;  /* added to the variance, inside the square root */
   double momentum; /* weight of the new value in the running statistics, 0 to 1; ONNX's
@@ -183,6 +237,11 @@ typedef struct axn_desc {
   int threads;                   /* 0: as many as OpenMP would use */
   axn_parallel_for parallel_for; /* null: OpenMP, or the calling thread where built without */
   void *parallel_context;
+  int64_t ghost_batch; /* ghost only, else ignored: samples that share statistics, a divisor of
+                                   N; must be set */
+  const axn_strategy
+      *strategy; /* in place of `norm`, which is then ignored; null: `norm`. Copied; its
+                                   name must live as long as the plan */
 } axn_desc;
 
 static inline axn_desc axn_desc_init(void) {
@@ -243,8 +302,9 @@ AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, 
  * Common to the three runs below:
  *   x, y and their gradients hold `elements` values, scale, shift and their gradients `parameters`,
  *   mean and rstd `statistics`, the running ones `running_statistics`. Pointers marked optional may
- *   be null. rstd is 1 / sqrt(variance + epsilon). Statistics stand in x's order in memory: what
- *   reducing x's array along the reduced axes leaves.
+ *   be null. rstd is 1 / sqrt(variance + epsilon); for rms, with the mean of the squares in place of the
+ *   variance, and the mean is 0. Statistics stand in x's order in memory: what reducing x's array along
+ *   the reduced axes leaves.
  *   workspace: at least the plan's size for this run, of any alignment; its contents mean nothing
  *   before or after. May be null where that size is 0.
  *   threads: for this call in place of the plan's number; 0 leaves the plan's.
@@ -261,10 +321,10 @@ typedef struct axn_training_args {
   const void *shift;  /* optional: 0 */
   void *mean;         /* optional output, for axn_backward */
   void *rstd;         /* optional output, for axn_backward */
-  void *running_mean; /* optional, updated; batch and instance only, both or neither */
+  void *running_mean; /* optional, updated; batch, instance and ghost only, both or neither */
   void *running_variance;
-  int64_t
-      *batch_count; /* optional, batches so far, incremented; due with AXN_MOMENTUM_CUMULATIVE */
+  int64_t *batch_count; /* optional, batches so far, incremented (by the number of ghost batches);
+                       due with AXN_MOMENTUM_CUMULATIVE */
   void *workspace;
   size_t workspace_size;
   int threads;
@@ -277,14 +337,15 @@ static inline axn_training_args axn_training_init(void) {
   return args;
 }
 
-/* Running update: new = (1 - momentum) * old + momentum * statistic.
- * Fails with AXN_ERROR_TOO_FEW_VALUES for batch and instance normalization where a statistic has
+/* Running update: new = (1 - momentum) * old + momentum * statistic; for ghost batches once for each, in
+ * order (Hoffer, Hubara & Soudry 2017, algorithm 1).
+ * Fails with AXN_ERROR_TOO_FEW_VALUES for batch, ghost and instance normalization where a statistic has
  * one value (as PyTorch does); layer and group normalization give the shift there. */
 AXN_API axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *args,
                                         axn_error *error);
 
-/* Forward in inference. With running_mean and running_variance (batch and instance) these
- * normalize; batch must have them. Without, as in training, from x: layer, group, and instance by
+/* Forward in inference. With running_mean and running_variance (batch, ghost and instance) these
+ * normalize; batch and ghost must have them. Without, as in training, from x: all others, and instance by
  * choice (where a statistic has one value, that gives the shift). */
 typedef struct axn_inference_args {
   size_t struct_size;
@@ -311,7 +372,8 @@ AXN_API axn_status axn_forward_inference(const axn_plan *plan, const axn_inferen
 
 /* Backward: gradients of a loss by x, scale and shift, from its gradient by y.
  * Statistics: either mean and rstd as axn_forward_training gave them, through which the gradient
- * then flows; or running_mean and running_variance (batch and instance), which are constants. */
+ * then flows; or running_mean and running_variance (batch, ghost and instance), which are constants.
+ * rms needs rstd alone. */
 typedef struct axn_backward_args {
   size_t struct_size;
   const void *x; /* optional where neither grad_scale nor mean and rstd are given */

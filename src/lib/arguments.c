@@ -19,7 +19,7 @@ static axn_status check_running(const axn_plan *plan, const void *mean, const vo
   if ((mean != NULL || variance != NULL) && plan->running == 0) {
     return axn_fail(error, AXN_ERROR_STATISTICS,
                     "running_mean, running_variance: %s normalization keeps none",
-                    plan->strategy->name);
+                    plan->strategy.name);
   }
   return check_pair("running_mean", mean, "running_variance", variance, error);
 }
@@ -65,10 +65,10 @@ axn_status axn_read_training(const axn_plan *plan, const axn_training_args *thei
                     (long long)*ours->batch_count);
   }
   if (plan->elements > 0 && plan->own.partition.values == 1 &&
-      plan->strategy->training_needs_values) {
+      plan->strategy.training_needs_values) {
     return axn_fail(error, AXN_ERROR_TOO_FEW_VALUES,
                     "shape: %s normalization has one value per statistic to train on",
-                    plan->strategy->name);
+                    plan->strategy.name);
   }
   return AXN_OK;
 }
@@ -100,10 +100,10 @@ axn_status axn_read_inference(const axn_plan *plan, const axn_inference_args *th
   }
   if (status != AXN_OK) return status;
   const bool given = ours->running_mean != NULL;
-  if (!given && plan->strategy->inference_needs_running) {
+  if (!given && plan->strategy.inference_needs_running) {
     return axn_fail(error, AXN_ERROR_STATISTICS,
                     "running_mean, running_variance: are null; %s normalization needs them here",
-                    plan->strategy->name);
+                    plan->strategy.name);
   }
   const size_t workspace = given ? 0 : axn_inference_bytes(plan);
   status = axn_check_workspace(ours->workspace, ours->workspace_size, workspace, error);
@@ -127,13 +127,14 @@ static axn_status check_backward_statistics(const axn_plan *plan, const axn_back
   }
   const axn_status status = check_running(plan, args->running_mean, args->running_variance, error);
   if (status != AXN_OK) return status;
+  if (plan->strategy.second_moment && args->rstd != NULL) return AXN_OK;
   return check_pair("mean", args->mean, "rstd", args->rstd, error);
 }
 
 static axn_status check_backward_buffers(const axn_plan *plan, const axn_backward_args *args,
                                          axn_error *error) {
   const size_t value = sizeof(float);
-  const bool needs_x = args->mean != NULL || args->grad_scale != NULL;
+  const bool needs_x = args->rstd != NULL || args->grad_scale != NULL;
   const int64_t statistics = axn_statistics(plan);
   const axn_buffer buffers[] = {
       {"x", args->x, plan->elements, value, needs_x, false, NULL},

@@ -251,11 +251,12 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
                           .geometry = frozen ? &plan->given : &plan->own,
                           .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
                           .frozen = frozen,
+                          .second_moment = plan->strategy.second_moment != 0,
                           /* Where x is not due its sums are not used; any values do. */
                           .x = args.x != NULL ? args.x : args.grad_y,
                           .grad_y = args.grad_y,
                           .scale = args.scale,
-                          .mean = args.mean,
+                          .mean = plan->strategy.second_moment != 0 ? NULL : args.mean,
                           .rstd = args.rstd,
                           .given_mean = args.running_mean,
                           .given_variance = args.running_variance,

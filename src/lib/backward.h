@@ -10,6 +10,8 @@
  * mean(e) is what the mean, saved as float, was off by; the first pass recovers it. The gradients of
  * scale and shift are sums of grad_y * (e - mean(e)) and of grad_y over all that share a parameter:
  *
+ * With a second moment in place of mean and variance, mean(g) and mean(e) play no part.
+ *
  * - where a line has one parameter, they fall out of the first pass, line by line; a line that meets
  *   several, one after the other, has a *segment* for each;
  * - where every element of a line has its own (layer normalization per element), they are sums down
@@ -28,9 +30,10 @@ typedef struct axn_backward_run {
   const axn_plan *plan;
   const axn_geometry *geometry;
   axn_runner runner;
-  bool frozen; /* statistics are constants */
+  bool frozen;        /* statistics are constants */
+  bool second_moment; /* x is divided by it, its mean stays */
   const float *x, *grad_y, *scale;
-  const float *mean, *rstd;                  /* of x; or */
+  const float *mean, *rstd;                  /* of x, no mean with a second moment; or */
   const float *given_mean, *given_variance;  /* frozen */
   float *grad_x, *grad_scale, *grad_shift;   /* each may be null */
   axn_gradient_sums means;                   /* per statistic: of e, of g, of g * (e - mean(e)) */

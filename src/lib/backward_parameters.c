@@ -63,10 +63,10 @@ static void read_row_statistics(const axn_backward_run *run, int64_t cell, int64
   statistics->wide = false;
   for (int64_t r = 0; r < rows; r++) {
     const int64_t at = cell + r * stride;
-    statistics->mean[r] = run->mean[at];
+    statistics->mean[r] = run->mean != NULL ? run->mean[at] : 0;
     statistics->rstd[r] = run->rstd[at];
     statistics->centre[r] = (float)run->means.centred[at];
-    statistics->wide |= axn_needs_wide((double)run->mean[at], (double)run->rstd[at]);
+    statistics->wide |= axn_needs_wide((double)statistics->mean[r], (double)run->rstd[at]);
   }
 }
 

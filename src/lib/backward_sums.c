@@ -20,7 +20,11 @@ void axn_read_statistics(const axn_backward_run *run, const axn_place *unit,
     for (int64_t j = 0; j < cells; j++) exact[j] = axn_rstd((double)variance[j], epsilon);
     for (int64_t j = 0; j < cells; j++) rstd[j] = axn_narrow_rstd(exact[j]);
   } else {
-    memcpy(mean, run->mean + unit->cell, bytes);
+    if (run->mean != NULL) {
+      memcpy(mean, run->mean + unit->cell, bytes);
+    } else {
+      memset(mean, 0, bytes);
+    }
     memcpy(rstd, run->rstd + unit->cell, bytes);
     for (int64_t j = 0; j < cells; j++) exact[j] = (double)rstd[j];
   }
@@ -208,9 +212,11 @@ static void finish_unit(const axn_backward_run *run, const axn_place *unit, int6
   const axn_gradient_sums means = axn_means_of(run, unit);
   const double share = 1 / (double)run->geometry->partition.values;
   double *centred = means.centred, *gradient = means.gradient, *product = means.product;
-  for (int64_t j = 0; j < unit->cells; j++) centred[j] = run->frozen ? 0 : centred[j] * share;
+  /* Neither constant statistics nor a second moment have a mean that was off, or that x moves. */
+  const double off = run->frozen || run->second_moment ? 0 : share;
+  for (int64_t j = 0; j < unit->cells; j++) centred[j] = off == 0 ? 0 : centred[j] * off;
   for (int64_t j = 0; j < unit->cells; j++) {
-    gradient[j] *= share;
+    gradient[j] = run->second_moment ? 0 : gradient[j] * share;
     product[j] = product[j] * share - centred[j] * gradient[j];
   }
   if (nest->form == AXN_FORM_WEIGHTED) return;

@@ -23,6 +23,7 @@ static const char *const texts[] = {
     [AXN_ERROR_ALIGNMENT] = "buffer not aligned to its element type",
     [AXN_ERROR_OVERLAP] = "buffers overlap",
     [AXN_ERROR_STATISTICS] = "statistics missing, or not ones that fit together",
+    [AXN_ERROR_STRATEGY] = "strategy incomplete, or it selects axes that cannot be",
 };
 
 const char *axn_status_string(axn_status status) {

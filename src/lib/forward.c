@@ -114,12 +114,18 @@ static double sum_block(const forward_run *run, const axn_place *unit, int64_t i
   return count_of_block(nest, &block);
 }
 
-/* Turns M2 into the variance, completes the statistics, and keeps them for those who ask later. */
+/* Turns M2 into the variance, or into the second moment in place of it, completes the statistics, and keeps them for those who ask later. */
 static void finish_unit(const forward_run *run, const axn_place *unit,
                         unit_statistics *statistics) {
   const size_t bytes = (size_t)unit->cells * sizeof(double);
   const double share = 1 / (double)run->geometry->partition.values;
   for (int64_t j = 0; j < unit->cells; j++) statistics->variance[j] *= share;
+  if (run->plan->strategy.second_moment) {
+    for (int64_t j = 0; j < unit->cells; j++) {
+      statistics->variance[j] += statistics->mean[j] * statistics->mean[j];
+      statistics->mean[j] = 0;
+    }
+  }
   complete_statistics(run, unit, true, statistics);
   if (!run->keeps) return;
   memcpy(run->mean + unit->cell, statistics->mean, bytes);
@@ -348,6 +354,7 @@ static void normalize_directly(const forward_run *run, axn_place place) {
         .span = axn_span_of(nest, &at, place.cells),
         .share = 1 / (double)run->geometry->partition.values,
         .epsilon = run->plan->desc.epsilon,
+        .second_moment = run->plan->strategy.second_moment != 0,
         .weighted = nest->form == AXN_FORM_WEIGHTED,
         .parameter_stride = nest->cell_parameter,
         .scale = axn_parameters_at(run->scale, place.parameter),
@@ -404,15 +411,15 @@ static void run_forward(forward_run *run) {
 
 static void update_running(const axn_plan *plan, const axn_training_args *args,
                            const forward_run *run) {
-  const axn_running running = {args->running_mean, args->running_variance, args->batch_count,
-                               plan->running};
   const axn_partition *partition = &plan->own.partition;
-  if (running.mean != NULL) {
-    axn_update_running(&plan->desc, running, run->mean, run->variance,
-                       partition->cells / plan->running, partition->values);
-  } else if (running.batch_count != NULL) {
-    ++*running.batch_count;
-  }
+  const bool kept = plan->running > 0;
+  const axn_running running = {.mean = args->running_mean,
+                               .variance = args->running_variance,
+                               .batch_count = args->batch_count,
+                               .channels = plan->running,
+                               .in_turn = plan->strategy.running == AXN_RUNNING_IN_TURN};
+  axn_update_running(&plan->desc, running, run->mean, run->variance,
+                     kept ? partition->cells / plan->running : 1, partition->values);
 }
 
 axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *caller_args,

@@ -67,20 +67,6 @@ static axn_status check_numbers(const axn_desc *desc, axn_error *error) {
   return axn_check_threads(desc->threads, error);
 }
 
-static axn_status choose_strategy(axn_plan *plan, axn_error *error) {
-  const axn_desc *desc = &plan->desc;
-  plan->strategy = axn_strategy_of(desc->norm);
-  if (plan->strategy == NULL) {
-    return axn_fail(error, AXN_ERROR_OPTION, "norm: %d is unknown", (int)desc->norm);
-  }
-  if (desc->parameters == AXN_PARAMETERS_PER_ELEMENT && !plan->strategy->parameters_per_element) {
-    return axn_fail(error, AXN_ERROR_OPTION, "parameters: %s normalization takes them per channel",
-                    plan->strategy->name);
-  }
-  plan->axes = (axn_axes){.split_axis = -1, .split_groups = 1};
-  return plan->strategy->select(desc, &plan->axes, error);
-}
-
 static void lay_out(axn_plan *plan) {
   axn_desc desc = plan->desc;
   if (desc.shape[0] == 0) desc.shape[0] = 1;
@@ -92,7 +78,7 @@ static void lay_out(axn_plan *plan) {
       desc.parameters == AXN_PARAMETERS_PER_CHANNEL ? desc.shape[1] : plan->own.partition.values;
   if (plan->own.lines.form == AXN_FORM_WEIGHTED) plan->columns = axn_parameter_geometry(&axes);
   plan->bands = axn_bands_of(plan);
-  if (!plan->strategy->running_statistics) return;
+  if (plan->strategy.running == AXN_RUNNING_NONE) return;
   const axn_axis_list per_channel = axn_cell_per_parameter(&axes);
   plan->given = axn_geometry_of(&per_channel, threads, false);
   plan->running = plan->given.partition.cells;
@@ -102,7 +88,7 @@ static axn_status fill_plan(axn_plan *plan, axn_error *error) {
   axn_status status = check_enums(&plan->desc, error);
   if (status == AXN_OK) status = check_shape(&plan->desc, &plan->elements, error);
   if (status == AXN_OK) status = check_numbers(&plan->desc, error);
-  if (status == AXN_OK) status = choose_strategy(plan, error);
+  if (status == AXN_OK) status = axn_select(&plan->strategy, &plan->desc, &plan->axes, error);
   if (status == AXN_OK) {
     status = axn_choose_isa(plan->desc.isa, &plan->isa, &plan->kernels, error);
   }
@@ -131,7 +117,7 @@ void axn_plan_destroy(axn_plan *plan) {
 }
 
 int64_t axn_statistics(const axn_plan *plan) {
-  const bool one_per_sample = (plan->axes.reduced & 1) == 0;
+  const bool one_per_sample = (plan->axes.reduced & 1) == 0 || plan->axes.split_axis == 0;
   return plan->elements == 0 && one_per_sample ? 0 : plan->own.partition.cells;
 }
 

@@ -9,7 +9,7 @@
 
 struct axn_plan {
   axn_desc desc;
-  const axn_strategy *strategy;
+  axn_strategy strategy;
   axn_axes axes;
   axn_isa isa;
   const axn_kernels *kernels;

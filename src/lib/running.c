@@ -1,33 +1,46 @@
 /* SPDX-License-Identifier: MIT */
 #include "running.h"
 
-/* Weight of the new value; also counts the batch. */
-static double weigh_batch(const axn_desc *desc, int64_t *batch_count) {
-  if (batch_count != NULL) ++*batch_count;
-  if (desc->momentum != AXN_MOMENTUM_CUMULATIVE) return desc->momentum;
-  return 1 / (double)*batch_count;
-}
-
 /* What turns the biased variance into the kind that is kept. */
 static double variance_factor(const axn_desc *desc, int64_t values) {
   if (desc->running_variance == AXN_RUNNING_VARIANCE_BIASED) return 1;
   return (double)values / (double)(values - 1);
 }
 
+/* The average of some statistics, `channels` apart. */
+static double average(const double *values, int64_t channels, int64_t count) {
+  double sum = 0;
+  for (int64_t r = 0; r < count; r++) sum += values[r * channels];
+  return sum / (double)count;
+}
+
+/* The `step`-th new value of a channel moves it; cumulative: each so far counts as much. */
+static double weight_of(const axn_desc *desc, const axn_running *running, int64_t step) {
+  if (desc->momentum != AXN_MOMENTUM_CUMULATIVE) return desc->momentum;
+  return 1 / (double)(*running->batch_count + 1 + step);
+}
+
+/* Moves one running statistic through `steps` new values, each the average of `each` statistics. */
+static float moved(const axn_desc *desc, const axn_running *running, float old,
+                   const double *values, int64_t steps, int64_t each, double factor) {
+  double value = (double)old;
+  for (int64_t s = 0; s < steps; s++) {
+    const double weight = weight_of(desc, running, s);
+    const double fresh =
+        average(values + s * each * running->channels, running->channels, each) * factor;
+    value = (1 - weight) * value + weight * fresh;
+  }
+  return (float)value;
+}
+
 void axn_update_running(const axn_desc *desc, axn_running running, const double *mean,
                         const double *variance, int64_t repeats, int64_t values) {
-  const double weight = weigh_batch(desc, running.batch_count);
+  const int64_t steps = running.in_turn ? repeats : 1, each = repeats / steps;
   const double factor = variance_factor(desc, values);
-  for (int64_t c = 0; c < running.channels; c++) {
-    double mean_sum = 0, variance_sum = 0;
-    for (int64_t r = 0; r < repeats; r++) {
-      mean_sum += mean[r * running.channels + c];
-      variance_sum += variance[r * running.channels + c];
-    }
-    const double new_mean = mean_sum / (double)repeats;
-    const double new_variance = variance_sum / (double)repeats * factor;
-    running.mean[c] = (float)((1 - weight) * (double)running.mean[c] + weight * new_mean);
+  for (int64_t c = 0; running.mean != NULL && c < running.channels; c++) {
+    running.mean[c] = moved(desc, &running, running.mean[c], mean + c, steps, each, 1);
     running.variance[c] =
-        (float)((1 - weight) * (double)running.variance[c] + weight * new_variance);
+        moved(desc, &running, running.variance[c], variance + c, steps, each, factor);
   }
+  if (running.batch_count != NULL) *running.batch_count += steps;
 }

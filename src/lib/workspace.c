@@ -17,7 +17,7 @@ size_t axn_training_bytes(const axn_plan *plan) {
 }
 
 size_t axn_inference_bytes(const axn_plan *plan) {
-  return plan->strategy->inference_needs_running ? 0 : axn_training_bytes(plan);
+  return plan->strategy.inference_needs_running ? 0 : axn_training_bytes(plan);
 }
 
 size_t axn_backward_bytes(const axn_plan *plan) {

@@ -96,6 +96,7 @@ typedef struct axn_normalize_block {
   axn_span span; /* of any number of lines */
   double share;  /* 1 / values of a line */
   double epsilon;
+  bool second_moment;         /* in place of the variance; the mean then counts as 0 */
   bool weighted;              /* scale and shift are per element of a line; else per line, */
   int64_t parameter_stride;   /* so far apart */
   const float *scale, *shift; /* null: 1 and 0 */

@@ -54,8 +54,13 @@ INLINE bool find_bundle_factors(const axn_normalize_block *block, line_bundle *b
   mask_vector lost = {0};
   for (int p = 0; p < PARTS_OF_BUNDLE; p++) {
     const int at = p * HALF;
-    const wide_vector mean = load_doubles(moments.mean + at);
-    const wide_vector variance = load_doubles(moments.m2 + at) * block->share;
+    wide_vector mean = load_doubles(moments.mean + at);
+    wide_vector variance = load_doubles(moments.m2 + at) * block->share;
+    if (block->second_moment) {
+      variance += mean * mean;
+      mean = none;
+      store_doubles(moments.mean + at, mean);
+    }
     const wide_vector rstd = 1 / root(variance + block->epsilon);
     store_doubles(moments.m2 + at, variance);
     store_doubles(rstds + at, rstd);
@@ -135,7 +140,8 @@ INLINE bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, 
   mean = total / count;
   m2 = squares - total * mean;
   if (is_lost(squares, m2)) look_at_line_again(x, &block->span, count, &mean, &m2);
-  const double variance = (m2 < 0 ? 0 : m2) * block->share;
+  double variance = (m2 < 0 ? 0 : m2) * block->share;
+  if (block->second_moment) variance += mean * mean, mean = 0;
   const double rstd = axn_rstd(variance, block->epsilon);
   const float high = (float)mean;
   const double low = mean - (double)high;
