@@ -122,8 +122,19 @@ typedef enum axn_norm {
  * runs with. */
 AXN_API const char *axn_norm_name(axn_norm norm);
 
-/* Type of x, y, scale, shift and their gradients. Statistics are in float too. */
-typedef enum axn_dtype { AXN_FLOAT32 = 1 } axn_dtype;
+/* Type of x, y and their gradients. Statistics (mean, rstd, the running ones) are float, with AXN_FLOAT64
+ * double. The 16-bit types are computed with as float32 and rounded once, to the nearest, ties to even;
+ * a NaN stays one. */
+typedef enum axn_dtype {
+  AXN_FLOAT32 = 1,
+  AXN_FLOAT64 = 2,  /* for checking: exact, and not made for speed in channels last */
+  AXN_BFLOAT16 = 3, /* the upper half of a float32 */
+  AXN_FLOAT16 = 4   /* IEEE 754 binary16 */
+} axn_dtype;
+
+/* Bytes of an element, 0 for an unknown value; "f32", "f64", "bf16", "f16", or null. */
+AXN_API size_t axn_dtype_size(axn_dtype dtype);
+AXN_API const char *axn_dtype_name(axn_dtype dtype);
 
 /* Order of the axes in memory, dense. Shapes are always written N, C, spatial axes. */
 typedef enum axn_layout {
@@ -242,6 +253,8 @@ typedef struct axn_desc {
   const axn_strategy
       *strategy; /* in place of `norm`, which is then ignored; null: `norm`. Copied; its
                                    name must live as long as the plan */
+  axn_dtype
+      parameter_dtype; /* of scale, shift and their gradients: dtype or AXN_FLOAT32; 0: dtype */
 } axn_desc;
 
 static inline axn_desc axn_desc_init(void) {

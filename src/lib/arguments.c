@@ -4,6 +4,7 @@
 #include "check.h"
 #include "error.h"
 #include "plan.h"
+#include "real.h"
 
 /* A pair of statistics: both or neither. */
 static axn_status check_pair(const char *first_name, const void *first, const char *second_name,
@@ -28,18 +29,19 @@ static axn_status check_running(const axn_plan *plan, const void *mean, const vo
 
 static axn_status check_training_buffers(const axn_plan *plan, const axn_training_args *args,
                                          axn_error *error) {
-  const size_t value = sizeof(float);
+  const size_t value = plan->element_size, real = axn_real_size(plan->doubles);
+  const size_t parameter = axn_parameter_size(plan);
   const int64_t statistics = axn_statistics(plan);
   const bool counted = args->running_mean != NULL && plan->desc.momentum == AXN_MOMENTUM_CUMULATIVE;
   const axn_buffer buffers[] = {
       {"x", args->x, plan->elements, value, true, false, NULL},
       {"y", args->y, plan->elements, value, true, true, "x"},
-      {"scale", args->scale, plan->parameters, value, false, false, NULL},
-      {"shift", args->shift, plan->parameters, value, false, false, NULL},
-      {"mean", args->mean, statistics, value, false, true, NULL},
-      {"rstd", args->rstd, statistics, value, false, true, NULL},
-      {"running_mean", args->running_mean, plan->running, value, false, true, NULL},
-      {"running_variance", args->running_variance, plan->running, value, false, true, NULL},
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL},
+      {"mean", args->mean, statistics, real, false, true, NULL},
+      {"rstd", args->rstd, statistics, real, false, true, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, true, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, true, NULL},
       {"batch_count", args->batch_count, 1, sizeof(int64_t), counted, true, NULL},
       {"workspace", args->workspace, (int64_t)axn_training_bytes(plan), 1, false, true, NULL},
   };
@@ -77,14 +79,15 @@ axn_status axn_read_training(const axn_plan *plan, const axn_training_args *thei
 
 static axn_status check_inference_buffers(const axn_plan *plan, const axn_inference_args *args,
                                           size_t workspace, axn_error *error) {
-  const size_t value = sizeof(float);
+  const size_t value = plan->element_size, real = axn_real_size(plan->doubles);
+  const size_t parameter = axn_parameter_size(plan);
   const axn_buffer buffers[] = {
       {"x", args->x, plan->elements, value, true, false, NULL},
       {"y", args->y, plan->elements, value, true, true, "x"},
-      {"scale", args->scale, plan->parameters, value, false, false, NULL},
-      {"shift", args->shift, plan->parameters, value, false, false, NULL},
-      {"running_mean", args->running_mean, plan->running, value, false, false, NULL},
-      {"running_variance", args->running_variance, plan->running, value, false, false, NULL},
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, false, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, false, NULL},
       {"workspace", args->workspace, (int64_t)workspace, 1, false, true, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
@@ -105,7 +108,7 @@ axn_status axn_read_inference(const axn_plan *plan, const axn_inference_args *th
                     "running_mean, running_variance: are null; %s normalization needs them here",
                     plan->strategy.name);
   }
-  const size_t workspace = given ? 0 : axn_inference_bytes(plan);
+  const size_t workspace = axn_inference_bytes_with(plan, given);
   status = axn_check_workspace(ours->workspace, ours->workspace_size, workspace, error);
   if (status == AXN_OK) status = check_inference_buffers(plan, ours, workspace, error);
   return status;
@@ -133,20 +136,21 @@ static axn_status check_backward_statistics(const axn_plan *plan, const axn_back
 
 static axn_status check_backward_buffers(const axn_plan *plan, const axn_backward_args *args,
                                          axn_error *error) {
-  const size_t value = sizeof(float);
+  const size_t value = plan->element_size, real = axn_real_size(plan->doubles);
+  const size_t parameter = axn_parameter_size(plan);
   const bool needs_x = args->rstd != NULL || args->grad_scale != NULL;
   const int64_t statistics = axn_statistics(plan);
   const axn_buffer buffers[] = {
       {"x", args->x, plan->elements, value, needs_x, false, NULL},
       {"grad_y", args->grad_y, plan->elements, value, true, false, NULL},
-      {"scale", args->scale, plan->parameters, value, false, false, NULL},
-      {"mean", args->mean, statistics, value, false, false, NULL},
-      {"rstd", args->rstd, statistics, value, false, false, NULL},
-      {"running_mean", args->running_mean, plan->running, value, false, false, NULL},
-      {"running_variance", args->running_variance, plan->running, value, false, false, NULL},
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL},
+      {"mean", args->mean, statistics, real, false, false, NULL},
+      {"rstd", args->rstd, statistics, real, false, false, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, false, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, false, NULL},
       {"grad_x", args->grad_x, plan->elements, value, false, true, "grad_y"},
-      {"grad_scale", args->grad_scale, plan->parameters, value, false, true, NULL},
-      {"grad_shift", args->grad_shift, plan->parameters, value, false, true, NULL},
+      {"grad_scale", args->grad_scale, plan->parameters, parameter, false, true, NULL},
+      {"grad_shift", args->grad_shift, plan->parameters, parameter, false, true, NULL},
       {"workspace", args->workspace, (int64_t)axn_backward_bytes(plan), 1, false, true, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);

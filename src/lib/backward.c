@@ -23,7 +23,7 @@ static int64_t block_doubles(const axn_geometry *geometry) {
 
 int64_t axn_backward_doubles(const axn_plan *plan, const axn_geometry *geometry) {
   return 3 * geometry->partition.cells + 2 * segment_doubles(geometry) + 2 * plan->parameters +
-         block_doubles(geometry) + axn_band_doubles(plan);
+         axn_parameter_doubles(plan) + block_doubles(geometry) + axn_band_doubles(plan);
 }
 
 static void place_workspace(axn_backward_run *run, void *workspace) {
@@ -35,7 +35,8 @@ static void place_workspace(axn_backward_run *run, void *workspace) {
   run->segment_shift = run->segment_scale + segments;
   run->parameter_scale = run->segment_shift + segments;
   run->parameter_shift = run->parameter_scale + parameters;
-  run->bands = run->parameter_shift + parameters;
+  run->converted_scale = run->parameter_shift + parameters;
+  run->bands = run->converted_scale + axn_parameter_doubles(run->plan);
   run->blocks = run->bands + axn_band_doubles(run->plan);
 }
 
@@ -54,7 +55,9 @@ static void find_values(const axn_backward_run *run, const axn_place *unit,
       .centred = means.centred,
       .gradient = means.gradient,
       .product = run->frozen ? NULL : means.product,
-      .scale = weighted ? NULL : axn_parameters_at(run->scale, unit->parameter + parameter),
+      .scale = weighted || run->plan->doubles
+                   ? NULL
+                   : axn_parameters_at(run->scale, unit->parameter + parameter),
       .mean_out = values->mean,
       .rstd_out = values->rstd,
       .from_gradient = values->from_gradient,
@@ -77,15 +80,25 @@ static void apply_frozen(const axn_backward_run *run, const axn_gradient_block *
   run->plan->kernels->apply[run->geometry->lines.form](&apply);
 }
 
+/* One line for the float64 kernels, on its way to grad_x. */
+static axn_wide_block widen_with_scale(const axn_backward_run *run, const axn_backward_step *step,
+                                       const axn_gradient_block *block, int64_t line) {
+  const axn_nest *nest = &run->geometry->lines;
+  axn_wide_block wide = axn_widen(run, step, block, line);
+  wide.out = axn_output_at(block->grad_x, axn_line_offset(nest, line), run->plan->element_size);
+  wide.scale = axn_input_at(run->scale, axn_step_parameter(run, step, line),
+                            axn_real_size(run->plan->doubles));
+  wide.parameter_column = nest->length.parameter;
+  return wide;
+}
+
 /* The same in float64, for one line. */
 static void apply_frozen_wide(const axn_backward_run *run, const axn_backward_step *step,
                               const axn_gradient_block *block, int64_t line) {
-  axn_wide_block wide = axn_widen(run, step, block, line);
+  axn_wide_block wide = widen_with_scale(run, step, block, line);
   wide.x = wide.grad_y;
   wide.mean = 0;
-  wide.out = block->grad_x + axn_line_offset(&run->geometry->lines, line);
-  wide.scale = axn_parameters_at(run->scale, axn_step_parameter(run, step, line));
-  axn_wide_apply(&wide);
+  run->plan->wide->apply(&wide);
 }
 
 static void gradient_wide(const axn_backward_run *run, const axn_backward_step *step,
@@ -93,11 +106,8 @@ static void gradient_wide(const axn_backward_run *run, const axn_backward_step *
   const axn_nest *nest = &run->geometry->lines;
   const axn_gradient_sums means = axn_means_of(run, step->unit);
   const int64_t cell = (step->first + line) / nest->lines_per_cell;
-  axn_wide_block wide = axn_widen(run, step, block, line);
-  wide.out = block->grad_x + axn_line_offset(nest, line);
-  wide.scale = axn_parameters_at(run->scale, axn_step_parameter(run, step, line));
-  wide.parameter_column = nest->length.parameter;
-  axn_wide_gradient(&wide, means.centred[cell], means.gradient[cell], means.product[cell]);
+  const axn_wide_block wide = widen_with_scale(run, step, block, line);
+  run->plan->wide->gradient(&wide, means.centred[cell], means.gradient[cell], means.product[cell]);
 }
 
 /* The lines of a block of which some need float64, one by one. */
@@ -109,16 +119,15 @@ static void gradient_line_by_line(const axn_backward_run *run, const axn_backwar
     const bool held =
         isfinite(block->from_gradient[entry]) &&
         (run->frozen || (isfinite(block->from_value[entry]) && isfinite(block->constant[entry])));
-    if (!held ||
-        axn_needs_wide((double)step->statistics->mean[cell], step->statistics->exact_rstd[cell])) {
+    if (!held || axn_is_wide(run, step->statistics, cell)) {
       (run->frozen ? apply_frozen_wide : gradient_wide)(run, step, block, l);
       continue;
     }
     axn_gradient_block line = *block;
     line.span = axn_apply_span(nest, &step->at, 1);
-    line.x += axn_line_offset(nest, l);
-    line.grad_y += axn_line_offset(nest, l);
-    line.grad_x += axn_line_offset(nest, l);
+    line.x = axn_input_at(block->x, axn_line_offset(nest, l), run->plan->element_size);
+    line.grad_y = axn_input_at(block->grad_y, axn_line_offset(nest, l), run->plan->element_size);
+    line.grad_x = axn_output_at(block->grad_x, axn_line_offset(nest, l), run->plan->element_size);
     line.mean += entry;
     line.rstd += entry;
     line.from_gradient += entry;
@@ -137,7 +146,7 @@ static void gradient_of_block(const axn_backward_run *run, const axn_backward_st
   const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
   axn_gradient_block block = axn_gradient_block_of(run, step);
   block.span = axn_apply_span(nest, &step->at, step->lines);
-  block.grad_x = run->grad_x + start;
+  block.grad_x = axn_output_at(run->grad_x, start, run->plan->element_size);
   block.streams = run->streams;
   if (step->values->wide) {
     gradient_line_by_line(run, step, &block);
@@ -232,7 +241,7 @@ static void run_backward(axn_backward_run *run) {
 }
 
 static void clear_parameters(const axn_plan *plan, const axn_backward_args *args) {
-  const size_t bytes = (size_t)plan->parameters * sizeof(float);
+  const size_t bytes = (size_t)plan->parameters * axn_parameter_size(plan);
   if (args->grad_scale != NULL) memset(args->grad_scale, 0, bytes);
   if (args->grad_shift != NULL) memset(args->grad_shift, 0, bytes);
 }
@@ -255,7 +264,6 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
                           /* Where x is not due its sums are not used; any values do. */
                           .x = args.x != NULL ? args.x : args.grad_y,
                           .grad_y = args.grad_y,
-                          .scale = args.scale,
                           .mean = plan->strategy.second_moment != 0 ? NULL : args.mean,
                           .rstd = args.rstd,
                           .given_mean = args.running_mean,
@@ -264,6 +272,7 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
                           .grad_scale = args.grad_scale,
                           .grad_shift = args.grad_shift};
   place_workspace(&run, args.workspace);
+  run.scale = axn_read_parameters(plan, args.scale, run.converted_scale);
   run_backward(&run);
   return axn_succeed(error);
 }

@@ -22,8 +22,10 @@
 
 #include <stddef.h>
 
+#include "kernels/range.h"
 #include "kernels/wide.h"
 #include "plan.h"
+#include "real.h"
 #include "span.h"
 
 typedef struct axn_backward_run {
@@ -32,10 +34,12 @@ typedef struct axn_backward_run {
   axn_runner runner;
   bool frozen;        /* statistics are constants */
   bool second_moment; /* x is divided by it, its mean stays */
-  const float *x, *grad_y, *scale;
-  const float *mean, *rstd;                  /* of x, no mean with a second moment; or */
-  const float *given_mean, *given_variance;  /* frozen */
-  float *grad_x, *grad_scale, *grad_shift;   /* each may be null */
+  const void *x, *grad_y;
+  const void *scale;                         /* reals */
+  const void *mean, *rstd;                   /* reals, of x, no mean with a second moment; or */
+  const void *given_mean, *given_variance;   /* reals, frozen */
+  void *grad_x, *grad_scale, *grad_shift;    /* each may be null */
+  double *converted_scale;                   /* room for it, where scale is of another type */
   axn_gradient_sums means;                   /* per statistic: of e, of g, of g * (e - mean(e)) */
   double *segment_scale, *segment_shift;     /* per unit, segment and line */
   double *parameter_scale, *parameter_shift; /* per parameter, summed over segments */
@@ -46,7 +50,7 @@ typedef struct axn_backward_run {
 
 /* The statistics of a unit, per cell. */
 typedef struct axn_unit_statistics {
-  double exact_rstd[AXN_LINE_ROOM];
+  double exact_mean[AXN_LINE_ROOM], exact_rstd[AXN_LINE_ROOM];
   AXN_LINES_OF_CACHE float mean[AXN_LINE_ROOM];
   AXN_LINES_OF_CACHE float rstd[AXN_LINE_ROOM];
   bool wide; /* some cell needs float64 */
@@ -54,6 +58,13 @@ typedef struct axn_unit_statistics {
 
 void axn_read_statistics(const axn_backward_run *run, const axn_place *unit,
                          axn_unit_statistics *statistics);
+
+/* Whether float32 has no room for what belongs to a cell. */
+static inline bool axn_is_wide(const axn_backward_run *run, const axn_unit_statistics *statistics,
+                               int64_t cell) {
+  return run->plan->doubles ||
+         axn_needs_wide(statistics->exact_mean[cell], statistics->exact_rstd[cell]);
+}
 
 /* What the kernels need of some lines, per line or column. */
 typedef struct axn_line_values {
@@ -138,10 +149,6 @@ static inline int64_t axn_segment_at(const axn_backward_run *run, int64_t unit_i
                                      int64_t segment) {
   const axn_geometry *geometry = run->geometry;
   return (unit_index * geometry->lines.segments + segment) * axn_unit_lines(geometry);
-}
-
-static inline double axn_scale_at(const axn_backward_run *run, int64_t parameter) {
-  return run->scale != NULL ? (double)run->scale[parameter] : 1;
 }
 
 #endif

@@ -8,11 +8,13 @@
 
 void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t count,
                           const double *scale, const double *shift) {
-  if (run->grad_scale != NULL) {
-    for (int64_t p = 0; p < count; p++) run->grad_scale[first + p] = (float)scale[p];
-  }
-  if (run->grad_shift != NULL) {
-    for (int64_t p = 0; p < count; p++) run->grad_shift[first + p] = (float)shift[p];
+  void *const outputs[] = {run->grad_scale, run->grad_shift};
+  const double *const sums[] = {scale, shift};
+  for (int i = 0; i < 2; i++) {
+    if (outputs[i] == NULL) continue;
+    for (int64_t p = 0; p < count; p++) {
+      run->plan->parameter_kernels->store(outputs[i], first + p, sums[i][p]);
+    }
   }
 }
 
@@ -54,33 +56,41 @@ void axn_parameters_from_segments(const axn_backward_run *run) {
 
 /* The statistics that the rows of a block belong to. */
 typedef struct row_statistics {
+  double exact_mean[AXN_BLOCK_ROWS], exact_rstd[AXN_BLOCK_ROWS];
   float mean[AXN_BLOCK_ROWS], rstd[AXN_BLOCK_ROWS], centre[AXN_BLOCK_ROWS];
   bool wide;
 } row_statistics;
 
 static void read_row_statistics(const axn_backward_run *run, int64_t cell, int64_t stride,
                                 int64_t rows, row_statistics *statistics) {
+  const bool doubles = run->plan->doubles;
   statistics->wide = false;
   for (int64_t r = 0; r < rows; r++) {
     const int64_t at = cell + r * stride;
-    statistics->mean[r] = run->mean != NULL ? run->mean[at] : 0;
-    statistics->rstd[r] = run->rstd[at];
+    const double mean = run->mean != NULL ? axn_real_at(run->mean, at, doubles) : 0;
+    const double rstd = axn_real_at(run->rstd, at, doubles);
+    statistics->exact_mean[r] = mean;
+    statistics->exact_rstd[r] = rstd;
+    statistics->mean[r] = (float)mean;
+    statistics->rstd[r] = (float)rstd;
     statistics->centre[r] = (float)run->means.centred[at];
-    statistics->wide |= axn_needs_wide((double)statistics->mean[r], (double)run->rstd[at]);
+    statistics->wide |= doubles || axn_needs_wide(mean, rstd);
   }
 }
 
 static void parameters_row_by_row(const axn_backward_run *run, const axn_parameter_block *block,
-                                  int64_t cell, int64_t stride) {
+                                  const row_statistics *statistics, int64_t cell, int64_t stride) {
+  const size_t size = run->plan->element_size;
   for (int64_t r = 0; r < block->rows; r++) {
+    const double mean = statistics->exact_mean[r], rstd = statistics->exact_rstd[r];
     axn_parameter_block row = *block;
     row.rows = 1;
-    row.x += r * block->row_stride;
-    row.grad_y += r * block->row_stride;
+    row.x = axn_input_at(block->x, r * block->row_stride, size);
+    row.grad_y = axn_input_at(block->grad_y, r * block->row_stride, size);
     row.mean += r;
     row.rstd += r;
     row.centre += r;
-    if (!axn_needs_wide((double)row.mean[0], (double)row.rstd[0])) {
+    if (!run->plan->doubles && !axn_needs_wide(mean, rstd)) {
       run->plan->kernels->parameters(&row);
       continue;
     }
@@ -88,18 +98,19 @@ static void parameters_row_by_row(const axn_backward_run *run, const axn_paramet
                                  .grad_y = row.grad_y,
                                  .rows = 1,
                                  .columns = row.columns,
-                                 .mean = (double)row.mean[0],
-                                 .rstd = (double)row.rstd[0]};
-    axn_wide_parameters(&wide, run->means.centred[cell + r * stride], row.grad_scale,
-                        row.grad_shift);
+                                 .mean = mean,
+                                 .rstd = rstd};
+    run->plan->wide->parameters(&wide, run->means.centred[cell + r * stride], row.grad_scale,
+                                row.grad_shift);
   }
 }
 
 void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_rows *rows,
                             double *scale, double *shift) {
   row_statistics statistics;
-  const axn_parameter_block block = {.x = run->x + rows->tensor,
-                                     .grad_y = run->grad_y + rows->tensor,
+  const size_t size = run->plan->element_size;
+  const axn_parameter_block block = {.x = axn_input_at(run->x, rows->tensor, size),
+                                     .grad_y = axn_input_at(run->grad_y, rows->tensor, size),
                                      .rows = rows->rows,
                                      .columns = rows->columns,
                                      .row_stride = rows->row_stride,
@@ -110,7 +121,7 @@ void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_row
                                      .grad_shift = shift};
   read_row_statistics(run, rows->cell, rows->cell_stride, rows->rows, &statistics);
   if (statistics.wide) {
-    parameters_row_by_row(run, &block, rows->cell, rows->cell_stride);
+    parameters_row_by_row(run, &block, &statistics, rows->cell, rows->cell_stride);
   } else {
     run->plan->kernels->parameters(&block);
   }

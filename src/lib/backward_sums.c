@@ -7,29 +7,31 @@
 
 #include "kernels/range.h"
 
+/* Reals from a cell on, as doubles. */
+static void read_reals(const axn_backward_run *run, const void *from, int64_t cell, int64_t cells,
+                       double *values) {
+  for (int64_t j = 0; j < cells; j++) {
+    values[j] = axn_real_at(from, cell + j, run->plan->doubles);
+  }
+}
+
 void axn_read_statistics(const axn_backward_run *run, const axn_place *unit,
                          axn_unit_statistics *statistics) {
   const int64_t cells = unit->cells;
-  const size_t bytes = (size_t)cells * sizeof(float);
-  float *mean = statistics->mean, *rstd = statistics->rstd;
-  double *exact = statistics->exact_rstd;
+  double *mean = statistics->exact_mean, *rstd = statistics->exact_rstd;
   if (run->frozen) {
-    const float *variance = run->given_variance + unit->cell;
-    const double epsilon = run->plan->desc.epsilon;
-    memcpy(mean, run->given_mean + unit->cell, bytes);
-    for (int64_t j = 0; j < cells; j++) exact[j] = axn_rstd((double)variance[j], epsilon);
-    for (int64_t j = 0; j < cells; j++) rstd[j] = axn_narrow_rstd(exact[j]);
+    read_reals(run, run->given_mean, unit->cell, cells, mean);
+    read_reals(run, run->given_variance, unit->cell, cells, rstd);
+    for (int64_t j = 0; j < cells; j++) rstd[j] = axn_rstd(rstd[j], run->plan->desc.epsilon);
   } else {
-    if (run->mean != NULL) {
-      memcpy(mean, run->mean + unit->cell, bytes);
-    } else {
-      memset(mean, 0, bytes);
-    }
-    memcpy(rstd, run->rstd + unit->cell, bytes);
-    for (int64_t j = 0; j < cells; j++) exact[j] = (double)rstd[j];
+    if (run->mean == NULL) memset(mean, 0, (size_t)cells * sizeof *mean);
+    if (run->mean != NULL) read_reals(run, run->mean, unit->cell, cells, mean);
+    read_reals(run, run->rstd, unit->cell, cells, rstd);
   }
-  int64_t wide = 0;
-  for (int64_t j = 0; j < cells; j++) wide |= axn_needs_wide((double)mean[j], exact[j]);
+  for (int64_t j = 0; j < cells; j++) statistics->mean[j] = (float)mean[j];
+  for (int64_t j = 0; j < cells; j++) statistics->rstd[j] = axn_narrow_rstd(rstd[j]);
+  int64_t wide = run->plan->doubles;
+  for (int64_t j = 0; j < cells; j++) wide |= axn_needs_wide(mean[j], rstd[j]);
   statistics->wide = wide != 0;
 }
 
@@ -37,12 +39,13 @@ axn_wide_block axn_widen(const axn_backward_run *run, const axn_backward_step *s
                          const axn_gradient_block *block, int64_t line) {
   const axn_nest *nest = &run->geometry->lines;
   const int64_t cell = (step->first + line) / nest->lines_per_cell;
-  return (axn_wide_block){.x = block->x + axn_line_offset(nest, line),
-                          .grad_y = block->grad_y + axn_line_offset(nest, line),
+  const size_t size = run->plan->element_size;
+  return (axn_wide_block){.x = axn_input_at(block->x, axn_line_offset(nest, line), size),
+                          .grad_y = axn_input_at(block->grad_y, axn_line_offset(nest, line), size),
                           .rows = step->at.rows,
                           .columns = step->at.length * nest->fold,
                           .row_stride = nest->row.tensor,
-                          .mean = (double)step->statistics->mean[cell],
+                          .mean = step->statistics->exact_mean[cell],
                           .rstd = step->statistics->exact_rstd[cell]};
 }
 
@@ -53,12 +56,14 @@ axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
   const axn_line_values *values = step->values;
   const bool weighted = nest->form == AXN_FORM_WEIGHTED;
   return (axn_gradient_block){
-      .x = run->x + start,
-      .grad_y = run->grad_y + start,
+      .x = axn_input_at(run->x, start, run->plan->element_size),
+      .grad_y = axn_input_at(run->grad_y, start, run->plan->element_size),
       .span = axn_span_of(nest, &step->at, step->lines),
       .mean = values->mean,
       .rstd = values->rstd,
-      .scale = weighted ? axn_parameters_at(run->scale, axn_step_parameter(run, step, 0)) : NULL,
+      .scale = weighted && !run->plan->doubles
+                   ? axn_parameters_at(run->scale, axn_step_parameter(run, step, 0))
+                   : NULL,
       .from_gradient = values->from_gradient,
       .from_value = values->from_value,
       .constant = values->constant};
@@ -87,14 +92,16 @@ static void mend_lines(const axn_backward_run *run, const axn_backward_step *ste
   if (!step->statistics->wide && all_finite(sums, step->lines)) return;
   for (int64_t i = 0; i < step->lines; i++) {
     const int64_t cell = (step->first + i) / nest->lines_per_cell;
-    const bool replace =
-        axn_needs_wide((double)step->statistics->mean[cell], step->statistics->exact_rstd[cell]);
+    const bool replace = axn_is_wide(run, step->statistics, cell);
     if (!replace && isfinite(sums.centred[i] + sums.gradient[i] + sums.product[i])) continue;
     axn_wide_block wide = axn_widen(run, step, block, i);
-    wide.scale = block->scale;
-    wide.parameter_column = block->scale != NULL ? nest->length.parameter : 0;
+    if (nest->form == AXN_FORM_WEIGHTED) {
+      wide.scale = axn_input_at(run->scale, axn_step_parameter(run, step, i),
+                                axn_real_size(run->plan->doubles));
+      wide.parameter_column = nest->length.parameter;
+    }
     double centred, gradient, product;
-    axn_wide_gradient_sums(&wide, &centred, &gradient, &product);
+    run->plan->wide->gradient_sums(&wide, &centred, &gradient, &product);
     mend(&sums.centred[i], centred, replace);
     mend(&sums.gradient[i], gradient, replace);
     mend(&sums.product[i], product, replace);
@@ -116,6 +123,10 @@ static void spread_statistics(const axn_backward_run *run, const axn_unit_statis
 static void sum_block(const axn_backward_run *run, const axn_backward_step *step,
                       axn_gradient_sums sums) {
   const axn_gradient_block block = axn_gradient_block_of(run, step);
+  if (run->plan->doubles) {
+    mend_lines(run, step, &block, sums);
+    return;
+  }
   run->plan->kernels->gradient_sums[run->geometry->lines.form](&block, sums);
   mend_lines(run, step, &block, sums);
 }
@@ -140,28 +151,20 @@ static void start_unit(const axn_backward_run *run, const axn_place *unit, int64
 
 /* Lines that are whole cells, or parts of them that follow each other. */
 static void add_lines_of_cells(const axn_gradient_sums total, const axn_gradient_sums sums,
-                               int64_t lines, const float *scale, int64_t stride) {
+                               int64_t lines, const double *scale) {
   for (int64_t i = 0; i < lines; i++) total.centred[i] += sums.centred[i];
-  if (scale == NULL) {
-    for (int64_t i = 0; i < lines; i++) total.gradient[i] += sums.gradient[i];
-    for (int64_t i = 0; i < lines; i++) total.product[i] += sums.product[i];
-    return;
-  }
-  for (int64_t i = 0; i < lines; i++) {
-    total.gradient[i] += sums.gradient[i] * (double)scale[i * stride];
-    total.product[i] += sums.product[i] * (double)scale[i * stride];
-  }
+  for (int64_t i = 0; i < lines; i++) total.gradient[i] += sums.gradient[i] * scale[i];
+  for (int64_t i = 0; i < lines; i++) total.product[i] += sums.product[i] * scale[i];
 }
 
 /* Lines of one cell. */
 static void add_lines_of_cell(const axn_gradient_sums total, const axn_gradient_sums sums,
-                              int64_t lines, const float *scale, int64_t stride) {
+                              int64_t lines, const double *scale) {
   double centred = *total.centred, gradient = *total.gradient, product = *total.product;
   for (int64_t i = 0; i < lines; i++) {
-    const double factor = scale != NULL ? (double)scale[i * stride] : 1;
     centred += sums.centred[i];
-    gradient += sums.gradient[i] * factor;
-    product += sums.product[i] * factor;
+    gradient += sums.gradient[i] * scale[i];
+    product += sums.product[i] * scale[i];
   }
   *total.centred = centred;
   *total.gradient = gradient;
@@ -172,25 +175,32 @@ static axn_gradient_sums sums_from(axn_gradient_sums sums, int64_t at) {
   return (axn_gradient_sums){sums.centred + at, sums.gradient + at, sums.product + at};
 }
 
+/* The scales of some lines, `stride` apart; 1 where there is none, or where it is in the sums already. */
+static void read_scales(const axn_backward_run *run, int64_t parameter, int64_t stride,
+                        int64_t lines, double *scales) {
+  const bool none = run->scale == NULL || run->geometry->lines.form == AXN_FORM_WEIGHTED;
+  for (int64_t i = 0; i < lines; i++) {
+    scales[i] = none ? 1 : axn_real_at(run->scale, parameter + i * stride, run->plan->doubles);
+  }
+}
+
 /* Adds the sums of lines to those of their cells. */
 static void add_to_cells(const axn_backward_run *run, const axn_backward_step *step,
                          axn_gradient_sums sums) {
   const axn_nest *nest = &run->geometry->lines;
   const axn_gradient_sums total = axn_means_of(run, step->unit);
-  const float *scale = nest->form == AXN_FORM_WEIGHTED ? NULL : run->scale;
+  double scale[AXN_LINE_ROOM];
   const int64_t per_cell = nest->lines_per_cell;
   if (per_cell == 1) {
-    add_lines_of_cells(sums_from(total, step->first), sums, step->lines,
-                       axn_parameters_at(scale, axn_step_parameter(run, step, 0)),
-                       nest->cell_parameter);
+    read_scales(run, axn_step_parameter(run, step, 0), nest->cell_parameter, step->lines, scale);
+    add_lines_of_cells(sums_from(total, step->first), sums, step->lines, scale);
     return;
   }
   for (int64_t i = 0, some; i < step->lines; i += some) {
     const int64_t cell = (step->first + i) / per_cell, end = (cell + 1) * per_cell - step->first;
     some = (end < step->lines ? end : step->lines) - i;
-    add_lines_of_cell(sums_from(total, cell), sums_from(sums, i), some,
-                      axn_parameters_at(scale, axn_step_parameter(run, step, i)),
-                      nest->line_parameter);
+    read_scales(run, axn_step_parameter(run, step, i), nest->line_parameter, some, scale);
+    add_lines_of_cell(sums_from(total, cell), sums_from(sums, i), some, scale);
   }
 }
 

@@ -19,37 +19,55 @@ static int always(void) {
 }
 
 #if HAVE_X86_KERNELS
+/* Not among the names that every compiler's builtin knows. */
+static int has_f16c(void) {
+  enum { LEAF = 1, BIT = 29 };
+  unsigned a, b, c, d;
+  return __get_cpuid(LEAF, &a, &b, &c, &d) && (c >> BIT & 1) != 0;
+}
+
 static int has_avx2(void) {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 static int has_avx512(void) {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("fma");
+         __builtin_cpu_supports("fma") && has_f16c();
 }
 #endif
 
 typedef struct variant {
   const char *name;
-  const axn_kernels *kernels; /* null where this build lacks them */
+  const axn_kernel_set *kernels; /* null where this build lacks them */
   int (*supported)(void);
 } variant;
 
+#define SET(variant)                                                                               \
+  static const axn_kernel_set variant = {&axn_kernels_##variant##_float32,                         \
+                                         &axn_kernels_##variant##_bfloat16,                        \
+                                         &axn_kernels_##variant##_float16}
+
+SET(baseline);
+#if HAVE_X86_KERNELS
+SET(avx2);
+SET(avx512);
+#endif
+
 /* Fastest last. Advanced SIMD belongs to every AArch64, so its baseline is the NEON variant. */
 static const variant variants[] = {
-    [AXN_ISA_BASELINE] = {"baseline", &axn_kernels_baseline, always},
+    [AXN_ISA_BASELINE] = {"baseline", &baseline, always},
 #if HAVE_X86_KERNELS
-    [AXN_ISA_AVX2] = {"avx2", &axn_kernels_avx2, has_avx2},
-    [AXN_ISA_AVX512] = {"avx512", &axn_kernels_avx512, has_avx512},
+    [AXN_ISA_AVX2] = {"avx2", &avx2, has_avx2},
+    [AXN_ISA_AVX512] = {"avx512", &avx512, has_avx512},
 #else
     [AXN_ISA_AVX2] = {"avx2", NULL, NULL},
     [AXN_ISA_AVX512] = {"avx512", NULL, NULL},
 #endif
 #if defined(__aarch64__)
-    [AXN_ISA_NEON] = {"neon", &axn_kernels_baseline, always},
+    [AXN_ISA_NEON] = {"neon", &baseline, always},
 #else
     [AXN_ISA_NEON] = {"neon", NULL, NULL},
 #endif
@@ -81,7 +99,7 @@ static axn_isa isa_of_name(const char *name) {
   return AXN_ISA_AUTO;
 }
 
-axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernels **kernels,
+axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernel_set **kernels,
                           axn_error *error) {
   const char *source = "isa", *name = axn_isa_name(wanted);
   *isa = wanted;

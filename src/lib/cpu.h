@@ -6,8 +6,13 @@
 #include "axisnorm/axisnorm.h"
 #include "kernels/kernels.h"
 
+/* The kernels of an instruction set, by the type of a tensor's elements. */
+typedef struct axn_kernel_set {
+  const axn_kernels *float32, *bfloat16, *float16;
+} axn_kernel_set;
+
 /* Resolves AXN_ISA_AUTO, through the environment's AXISNORM_ISA if set, and finds the kernels. */
-axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernels **kernels,
+axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernel_set **kernels,
                           axn_error *error);
 
 /* The cache that all cores share. */

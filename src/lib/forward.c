@@ -14,6 +14,7 @@
 #include "kernels/wide.h"
 #include "moments.h"
 #include "plan.h"
+#include "real.h"
 #include "running.h"
 #include "span.h"
 
@@ -21,18 +22,19 @@ typedef struct forward_run {
   const axn_plan *plan;
   const axn_geometry *geometry;
   axn_runner runner;
-  const float *x;
-  float *y;
-  const float *scale, *shift;               /* may be null */
-  const float *given_mean, *given_variance; /* null: statistics come from x */
-  double *mean, *variance;                  /* per statistic, where they come from x, and */
-  bool keeps;                               /* someone asks for them after their unit is done */
-  double *blocks;                           /* moments of blocks, where units are split */
-  float *mean_out, *rstd_out;               /* may be null */
-  bool streams;                             /* y goes past the caches */
+  const void *x;
+  void *y;
+  const void *scale, *shift;                 /* reals; may be null */
+  const void *given_mean, *given_variance;   /* reals; null: statistics come from x */
+  double *converted_scale, *converted_shift; /* room for parameters as reals, where they are not */
+  double *mean, *variance;                   /* per statistic, where they come from x, and */
+  bool keeps;                                /* someone asks for them after their unit is done */
+  double *blocks;                            /* moments of blocks, where units are split */
+  void *mean_out, *rstd_out;                 /* reals; may be null */
+  bool streams;                              /* y goes past the caches */
 } forward_run;
 
-/* ---- workspace: mean, variance, moments of blocks ---- */
+/* ---- workspace: parameters of another type, mean, variance, moments of blocks ---- */
 
 static int64_t block_doubles(const axn_geometry *geometry) {
   if (geometry->sums.blocks == 1) return 0;
@@ -40,15 +42,25 @@ static int64_t block_doubles(const axn_geometry *geometry) {
          axn_padded(geometry->partition.unit_cells) * 2;
 }
 
-int64_t axn_forward_doubles(const axn_geometry *geometry) {
-  return 2 * geometry->partition.cells + block_doubles(geometry);
+int64_t axn_forward_doubles(const axn_plan *plan, bool given) {
+  const int64_t parameters = 2 * axn_parameter_doubles(plan);
+  if (given) return parameters;
+  return parameters + 2 * plan->own.partition.cells + block_doubles(&plan->own);
 }
 
 static void place_workspace(forward_run *run, void *workspace) {
   const int64_t cells = run->geometry->partition.cells;
-  run->mean = axn_workspace_start(workspace);
+  run->converted_scale = axn_workspace_start(workspace);
+  run->converted_shift = run->converted_scale + axn_parameter_doubles(run->plan);
+  if (run->given_mean != NULL) return;
+  run->mean = run->converted_shift + axn_parameter_doubles(run->plan);
   run->variance = run->mean + cells;
   run->blocks = run->variance + cells;
+}
+
+static void read_parameters(forward_run *run, const void *scale, const void *shift) {
+  run->scale = axn_read_parameters(run->plan, scale, run->converted_scale);
+  run->shift = axn_read_parameters(run->plan, shift, run->converted_shift);
 }
 
 /* ---- statistics ---- */
@@ -62,6 +74,15 @@ typedef struct unit_statistics {
   double mean_low[AXN_LINE_ROOM]; /* the rest of it */
   bool wide;                      /* some cell needs float64 */
 } unit_statistics;
+
+static void write_doubles(const forward_run *run, const axn_place *unit,
+                          const unit_statistics *statistics) {
+  const size_t bytes = (size_t)unit->cells * sizeof(double);
+  double *mean = axn_output_at(run->mean_out, unit->cell, sizeof(double));
+  double *rstd = axn_output_at(run->rstd_out, unit->cell, sizeof(double));
+  if (mean != NULL) memcpy(mean, statistics->mean, bytes);
+  if (rstd != NULL) memcpy(rstd, statistics->rstd, bytes);
+}
 
 /* Fills in the rest from mean and variance. `writes`: the caller's outputs too, for which one task alone
  * is responsible. */
@@ -78,9 +99,12 @@ static void complete_statistics(const forward_run *run, const axn_place *unit, b
     statistics->mean[j] = 0;
     statistics->variance[j] = 1;
   }
-  if (writes && run->mean_out != NULL) block.mean_out = run->mean_out + unit->cell;
-  if (writes && run->rstd_out != NULL) block.rstd_out = run->rstd_out + unit->cell;
-  statistics->wide = run->plan->kernels->statistics(&block);
+  if (writes && !run->plan->doubles) {
+    block.mean_out = axn_output_at(run->mean_out, unit->cell, sizeof(float));
+    block.rstd_out = axn_output_at(run->rstd_out, unit->cell, sizeof(float));
+  }
+  statistics->wide = run->plan->kernels->statistics(&block) || run->plan->doubles;
+  if (writes && run->plan->doubles) write_doubles(run, unit, statistics);
 }
 
 /* Statistics that are known already. */
@@ -92,8 +116,9 @@ static void read_statistics(const forward_run *run, const axn_place *unit,
     memcpy(statistics->variance, run->variance + unit->cell, bytes);
   } else {
     for (int64_t j = 0; j < unit->cells; j++) {
-      statistics->mean[j] = (double)run->given_mean[unit->cell + j];
-      statistics->variance[j] = (double)run->given_variance[unit->cell + j];
+      const bool doubles = run->plan->doubles;
+      statistics->mean[j] = axn_real_at(run->given_mean, unit->cell + j, doubles);
+      statistics->variance[j] = axn_real_at(run->given_variance, unit->cell + j, doubles);
     }
   }
   complete_statistics(run, unit, false, statistics);
@@ -110,7 +135,8 @@ static double sum_block(const forward_run *run, const axn_place *unit, int64_t i
   const axn_nest *nest = &run->geometry->sums;
   const axn_block block = axn_block_at(nest, index);
   const axn_span span = axn_span_of(nest, &block, unit->cells);
-  run->plan->kernels->moments[nest->form](run->x + unit->tensor + block.tensor, &span, moments);
+  const void *x = axn_input_at(run->x, unit->tensor + block.tensor, run->plan->element_size);
+  run->plan->moments[nest->form](x, &span, moments);
   return count_of_block(nest, &block);
 }
 
@@ -203,6 +229,11 @@ static void find_factors(const forward_run *run, const axn_place *unit,
                          int64_t parameter, line_factors *factors) {
   const axn_nest *nest = &run->geometry->lines;
   const bool weighted = nest->form == AXN_FORM_WEIGHTED;
+  /* Lines of float64 find their own. */
+  if (run->plan->doubles) {
+    factors->wide = true;
+    return;
+  }
   axn_factors_block block = {.map = axn_line_map_of(nest, first, lines),
                              .mean_high = statistics->mean_high,
                              .mean_low = statistics->mean_low,
@@ -227,22 +258,28 @@ typedef struct apply_step {
   axn_block at;
 } apply_step;
 
+/* A line that float32 has room for. */
+static bool is_narrow(const forward_run *run, const axn_apply_block *line, double mean,
+                      double rstd) {
+  return !run->plan->doubles && isfinite(*line->multiplier) && isfinite(*line->offset) &&
+         !axn_needs_wide(mean, rstd);
+}
+
 /* The lines of a block of which some need float64, one by one. */
 static void apply_line_by_line(const forward_run *run, const apply_step *step,
                                const axn_apply_block *block, int64_t lines) {
   const axn_nest *nest = &run->geometry->lines;
   for (int64_t l = 0; l < lines; l++) {
     const int64_t cell = (step->first + l) / nest->lines_per_cell, entry = l * nest->fold;
-    const double rstd = step->statistics->rstd[cell];
-    const double low = step->statistics->mean_low[cell];
-    const double mean = (double)step->statistics->mean_high[cell] + low;
+    const double rstd = step->statistics->rstd[cell], mean = step->statistics->mean[cell];
+    const size_t size = run->plan->element_size, real = axn_real_size(run->plan->doubles);
     axn_apply_block line = *block;
-    line.x += axn_line_offset(nest, l);
-    line.y += axn_line_offset(nest, l);
+    line.x = axn_input_at(block->x, axn_line_offset(nest, l), size);
+    line.y = axn_output_at(block->y, axn_line_offset(nest, l), size);
     line.mean += entry;
     line.multiplier += entry;
     line.offset += entry;
-    if (isfinite(*line.multiplier) && isfinite(*line.offset) && !axn_needs_wide(mean, rstd)) {
+    if (is_narrow(run, &line, mean, rstd)) {
       line.span = axn_apply_span(nest, &step->at, 1);
       run->plan->kernels->apply[nest->form](&line);
       continue;
@@ -254,20 +291,21 @@ static void apply_line_by_line(const forward_run *run, const apply_step *step,
                                  .rows = step->at.rows,
                                  .columns = step->at.length * nest->fold,
                                  .row_stride = nest->row.tensor,
-                                 .scale = axn_parameters_at(run->scale, parameter),
-                                 .shift = axn_parameters_at(run->shift, parameter),
+                                 .scale = axn_input_at(run->scale, parameter, real),
+                                 .shift = axn_input_at(run->shift, parameter, real),
                                  .parameter_column = nest->length.parameter,
                                  .mean = mean,
                                  .rstd = rstd};
-    axn_wide_apply(&wide);
+    run->plan->wide->apply(&wide);
   }
 }
 
 static void apply_block(const forward_run *run, const apply_step *step, int64_t lines) {
   const axn_nest *nest = &run->geometry->lines;
   const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
-  axn_apply_block block = {.x = run->x + start,
-                           .y = run->y + start,
+  const size_t size = run->plan->element_size;
+  axn_apply_block block = {.x = axn_input_at(run->x, start, size),
+                           .y = axn_output_at(run->y, start, size),
                            .span = axn_apply_span(nest, &step->at, lines),
                            .mean = step->factors->mean,
                            .multiplier = step->factors->multiplier,
@@ -335,8 +373,8 @@ static void whole_units_task(void *data, int64_t begin, int64_t end) {
 }
 
 /* Whether a unit's lines are whole statistics, one block each: then one kernel does it all. */
-static bool is_direct(const axn_geometry *geometry) {
-  return geometry->sums.form != AXN_FORM_COLUMNS && geometry->sums.blocks == 1 &&
+static bool is_direct(const axn_plan *plan, const axn_geometry *geometry) {
+  return !plan->doubles && geometry->sums.form != AXN_FORM_COLUMNS && geometry->sums.blocks == 1 &&
          geometry->lines.form != AXN_FORM_COLUMNS && geometry->lines.blocks == 1 &&
          geometry->lines.lines_per_cell == 1 &&
          !(geometry->lines.form == AXN_FORM_WEIGHTED && geometry->lines.cell_parameter != 0);
@@ -349,8 +387,8 @@ static void normalize_directly(const forward_run *run, axn_place place) {
   const axn_axis *unit = &run->geometry->partition.unit;
   while (place.cells > 0) {
     const axn_normalize_block block = {
-        .x = run->x + place.tensor,
-        .y = run->y + place.tensor,
+        .x = axn_input_at(run->x, place.tensor, run->plan->element_size),
+        .y = axn_output_at(run->y, place.tensor, run->plan->element_size),
         .span = axn_span_of(nest, &at, place.cells),
         .share = 1 / (double)run->geometry->partition.values,
         .epsilon = run->plan->desc.epsilon,
@@ -359,8 +397,8 @@ static void normalize_directly(const forward_run *run, axn_place place) {
         .parameter_stride = nest->cell_parameter,
         .scale = axn_parameters_at(run->scale, place.parameter),
         .shift = axn_parameters_at(run->shift, place.parameter),
-        .mean_out = run->mean_out != NULL ? run->mean_out + place.cell : NULL,
-        .rstd_out = run->rstd_out != NULL ? run->rstd_out + place.cell : NULL,
+        .mean_out = axn_output_at(run->mean_out, place.cell, sizeof(float)),
+        .rstd_out = axn_output_at(run->rstd_out, place.cell, sizeof(float)),
         .kept = {run->keeps ? run->mean + place.cell : NULL,
                  run->keeps ? run->variance + place.cell : NULL},
         .streams = run->streams};
@@ -398,7 +436,8 @@ static void run_forward(forward_run *run) {
     const bool split = axn_split_units(&run->runner, &geometry->partition, geometry->sums.blocks);
     run->keeps |= split;
     if (!split) {
-      axn_run(&run->runner, units, is_direct(geometry) ? direct_task : whole_units_task, run);
+      axn_run(&run->runner, units, is_direct(run->plan, geometry) ? direct_task : whole_units_task,
+              run);
       return;
     }
     axn_run(&run->runner, units * geometry->sums.blocks, sum_blocks_task, run);
@@ -415,6 +454,7 @@ static void update_running(const axn_plan *plan, const axn_training_args *args,
   const bool kept = plan->running > 0;
   const axn_running running = {.mean = args->running_mean,
                                .variance = args->running_variance,
+                               .doubles = plan->doubles,
                                .batch_count = args->batch_count,
                                .channels = plan->running,
                                .in_turn = plan->strategy.running == AXN_RUNNING_IN_TURN};
@@ -433,12 +473,11 @@ axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *c
                        .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
                        .x = args.x,
                        .y = args.y,
-                       .scale = args.scale,
-                       .shift = args.shift,
                        .mean_out = args.mean,
                        .rstd_out = args.rstd,
                        .keeps = args.running_mean != NULL};
     place_workspace(&run, args.workspace);
+    read_parameters(&run, args.scale, args.shift);
     run_forward(&run);
     update_running(plan, &args, &run);
   }
@@ -457,11 +496,10 @@ axn_status axn_forward_inference(const axn_plan *plan, const axn_inference_args 
                        .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
                        .x = args.x,
                        .y = args.y,
-                       .scale = args.scale,
-                       .shift = args.shift,
                        .given_mean = args.running_mean,
                        .given_variance = args.running_variance};
-    if (!given) place_workspace(&run, args.workspace);
+    place_workspace(&run, args.workspace);
+    read_parameters(&run, args.scale, args.shift);
     run_forward(&run);
   }
   return axn_succeed(error);

@@ -15,6 +15,18 @@ const char *axn_version(void) {
   return AXN_VERSION;
 }
 
+size_t axn_dtype_size(axn_dtype dtype) {
+  static const size_t sizes[] = {
+      [AXN_FLOAT32] = 4, [AXN_FLOAT64] = 8, [AXN_BFLOAT16] = 2, [AXN_FLOAT16] = 2};
+  return (size_t)dtype < sizeof sizes / sizeof *sizes ? sizes[dtype] : 0;
+}
+
+const char *axn_dtype_name(axn_dtype dtype) {
+  static const char *const names[] = {
+      [AXN_FLOAT32] = "f32", [AXN_FLOAT64] = "f64", [AXN_BFLOAT16] = "bf16", [AXN_FLOAT16] = "f16"};
+  return (size_t)dtype < sizeof names / sizeof *names ? names[dtype] : NULL;
+}
+
 static axn_status check_shape(const axn_desc *desc, int64_t *elements, axn_error *error) {
   if (desc->rank < 2 || desc->rank > 5) {
     return axn_fail(error, AXN_ERROR_SHAPE, "rank: %d is not 2 to 5", desc->rank);
@@ -37,8 +49,13 @@ static axn_status check_shape(const axn_desc *desc, int64_t *elements, axn_error
 }
 
 static axn_status check_enums(const axn_desc *desc, axn_error *error) {
-  if (desc->dtype != AXN_FLOAT32) {
+  if (axn_dtype_size(desc->dtype) == 0) {
     return axn_fail(error, AXN_ERROR_OPTION, "dtype: %d is unknown", (int)desc->dtype);
+  }
+  if (desc->parameter_dtype != 0 && desc->parameter_dtype != desc->dtype &&
+      desc->parameter_dtype != AXN_FLOAT32) {
+    return axn_fail(error, AXN_ERROR_OPTION, "parameter_dtype: %d is neither dtype nor float32",
+                    (int)desc->parameter_dtype);
   }
   if (desc->layout != AXN_CHANNELS_FIRST && desc->layout != AXN_CHANNELS_LAST) {
     return axn_fail(error, AXN_ERROR_OPTION, "layout: %d is unknown", (int)desc->layout);
@@ -84,15 +101,38 @@ static void lay_out(axn_plan *plan) {
   plan->running = plan->given.partition.cells;
 }
 
+static const axn_wide_kernels *wide_kernels_of(axn_dtype dtype) {
+  return dtype == AXN_FLOAT64    ? &axn_wide_float64
+         : dtype == AXN_BFLOAT16 ? &axn_wide_bfloat16
+         : dtype == AXN_FLOAT16  ? &axn_wide_float16
+                                 : &axn_wide_float32;
+}
+
+/* Of float64, all that works on elements is the same on every instruction set; what is used of the others
+ * knows statistics alone. */
+static void choose_kernels(axn_plan *plan, const axn_kernel_set *set) {
+  const axn_dtype dtype = plan->desc.dtype, given = plan->desc.parameter_dtype;
+  plan->element_size = axn_dtype_size(dtype);
+  plan->doubles = dtype == AXN_FLOAT64;
+  plan->kernels = dtype == AXN_BFLOAT16  ? set->bfloat16
+                  : dtype == AXN_FLOAT16 ? set->float16
+                                         : set->float32;
+  plan->moments = plan->doubles ? axn_float64_moments : plan->kernels->moments;
+  plan->wide = wide_kernels_of(dtype);
+  plan->parameter_kernels = wide_kernels_of(given != 0 ? given : dtype);
+}
+
 static axn_status fill_plan(axn_plan *plan, axn_error *error) {
+  const axn_kernel_set *kernels = NULL;
   axn_status status = check_enums(&plan->desc, error);
   if (status == AXN_OK) status = check_shape(&plan->desc, &plan->elements, error);
   if (status == AXN_OK) status = check_numbers(&plan->desc, error);
   if (status == AXN_OK) status = axn_select(&plan->strategy, &plan->desc, &plan->axes, error);
   if (status == AXN_OK) {
-    status = axn_choose_isa(plan->desc.isa, &plan->isa, &plan->kernels, error);
+    status = axn_choose_isa(plan->desc.isa, &plan->isa, &kernels, error);
   }
   if (status != AXN_OK) return status;
+  choose_kernels(plan, kernels);
   plan->cache_bytes = axn_shared_cache_bytes();
   lay_out(plan);
   return AXN_OK;
@@ -128,7 +168,7 @@ bool axn_split_units(const axn_runner *runner, const axn_partition *partition, i
 }
 
 bool axn_streams_output(const axn_plan *plan, int tensors, bool in_place) {
-  return !in_place && plan->elements > plan->cache_bytes / (tensors * (int)sizeof(float));
+  return !in_place && plan->elements > plan->cache_bytes / (tensors * (int64_t)plan->element_size);
 }
 
 axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, axn_error *error) {

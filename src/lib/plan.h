@@ -4,6 +4,7 @@
 #define AXN_LIB_PLAN_H
 
 #include "kernels/kernels.h"
+#include "kernels/wide.h"
 #include "parallel.h"
 #include "partition.h"
 
@@ -12,13 +13,18 @@ struct axn_plan {
   axn_strategy strategy;
   axn_axes axes;
   axn_isa isa;
+  size_t element_size;
+  bool doubles; /* the tensors' type is float64: all goes the way of float64 */
   const axn_kernels *kernels;
-  int64_t cache_bytes;  /* that all cores share */
-  int64_t elements;     /* 0 where N is 0; all below is then for N = 1 */
-  int64_t parameters;   /* of scale and of shift */
-  int64_t running;      /* 0 where the norm keeps no running statistics */
-  axn_geometry own;     /* cells are the statistics of x */
-  axn_geometry given;   /* cells are channels; only where `running` is not 0 */
+  const axn_wide_kernels *wide;
+  const axn_wide_kernels *parameter_kernels; /* to load and store parameters */
+  axn_moments_kernel *const *moments;        /* per form */
+  int64_t cache_bytes;                       /* that all cores share */
+  int64_t elements;                          /* 0 where N is 0; all below is then for N = 1 */
+  int64_t parameters;                        /* of scale and of shift */
+  int64_t running;                           /* 0 where the norm keeps no running statistics */
+  axn_geometry own;                          /* cells are the statistics of x */
+  axn_geometry given;                        /* cells are channels; only where `running` is not 0 */
   axn_geometry columns; /* cells are parameters, for their gradients where these are sums down the
                            columns of lines that have a parameter per element */
   int64_t bands;        /* of units, for backward in one go; 0 where that is not the way */
@@ -40,15 +46,25 @@ double *axn_workspace_start(void *workspace);
 size_t axn_workspace_bytes(int64_t doubles);
 
 /* Doubles that a run over this geometry needs. */
-int64_t axn_forward_doubles(const axn_geometry *geometry);
+int64_t axn_forward_doubles(const axn_plan *plan, bool given);
 int64_t axn_backward_doubles(const axn_plan *plan, const axn_geometry *geometry);
+
+/* Parameters whose type in memory is not that of reals are converted first: the doubles that scale or
+ * shift then take, 0 where they are taken as they are. */
+int64_t axn_parameter_doubles(const axn_plan *plan);
+
+size_t axn_parameter_size(const axn_plan *plan); /* of one, in the caller's memory */
+
+/* Scale or shift as reals: themselves, or converted into `room`. Null stays null. */
+const void *axn_read_parameters(const axn_plan *plan, const void *parameters, double *room);
 
 /* How many bands backward is cut into; see backward_bands.c. */
 int64_t axn_bands_of(const axn_plan *plan);
 
-/* Bytes that the public functions ask for. */
+/* Bytes that the public functions ask for; inference: at most, and with or without given statistics. */
 size_t axn_training_bytes(const axn_plan *plan);
 size_t axn_inference_bytes(const axn_plan *plan);
+size_t axn_inference_bytes_with(const axn_plan *plan, bool given);
 size_t axn_backward_bytes(const axn_plan *plan);
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "running.h"
 
+#include "real.h"
+
 /* What turns the biased variance into the kind that is kept. */
 static double variance_factor(const axn_desc *desc, int64_t values) {
   if (desc->running_variance == AXN_RUNNING_VARIANCE_BIASED) return 1;
@@ -21,16 +23,15 @@ static double weight_of(const axn_desc *desc, const axn_running *running, int64_
 }
 
 /* Moves one running statistic through `steps` new values, each the average of `each` statistics. */
-static float moved(const axn_desc *desc, const axn_running *running, float old,
-                   const double *values, int64_t steps, int64_t each, double factor) {
-  double value = (double)old;
+static double moved(const axn_desc *desc, const axn_running *running, double value,
+                    const double *values, int64_t steps, int64_t each, double factor) {
   for (int64_t s = 0; s < steps; s++) {
     const double weight = weight_of(desc, running, s);
     const double fresh =
         average(values + s * each * running->channels, running->channels, each) * factor;
     value = (1 - weight) * value + weight * fresh;
   }
-  return (float)value;
+  return value;
 }
 
 void axn_update_running(const axn_desc *desc, axn_running running, const double *mean,
@@ -38,9 +39,13 @@ void axn_update_running(const axn_desc *desc, axn_running running, const double 
   const int64_t steps = running.in_turn ? repeats : 1, each = repeats / steps;
   const double factor = variance_factor(desc, values);
   for (int64_t c = 0; running.mean != NULL && c < running.channels; c++) {
-    running.mean[c] = moved(desc, &running, running.mean[c], mean + c, steps, each, 1);
-    running.variance[c] =
-        moved(desc, &running, running.variance[c], variance + c, steps, each, factor);
+    const double old_mean = axn_real_at(running.mean, c, running.doubles);
+    const double old_variance = axn_real_at(running.variance, c, running.doubles);
+    axn_set_real(running.mean, c, moved(desc, &running, old_mean, mean + c, steps, each, 1),
+                 running.doubles);
+    axn_set_real(running.variance, c,
+                 moved(desc, &running, old_variance, variance + c, steps, each, factor),
+                 running.doubles);
   }
   if (running.batch_count != NULL) *running.batch_count += steps;
 }

@@ -8,8 +8,9 @@
 #include "axisnorm/axisnorm.h"
 
 typedef struct axn_running {
-  float *mean, *variance; /* [channels], updated; may be null */
-  int64_t *batch_count;   /* counted up; may be null but for a cumulative average */
+  void *mean, *variance; /* reals, [channels], updated; may be null */
+  bool doubles;          /* what reals are */
+  int64_t *batch_count;  /* counted up; may be null but for a cumulative average */
   int64_t channels;
   bool in_turn; /* each statistic of a channel counts as a batch; else their average does */
 } axn_running;

@@ -12,12 +12,16 @@ size_t axn_workspace_bytes(int64_t doubles) {
   return doubles == 0 ? 0 : (size_t)doubles * sizeof(double) + CACHE_LINE - 1;
 }
 
+size_t axn_inference_bytes_with(const axn_plan *plan, bool given) {
+  return plan->elements == 0 ? 0 : axn_workspace_bytes(axn_forward_doubles(plan, given));
+}
+
 size_t axn_training_bytes(const axn_plan *plan) {
-  return plan->elements == 0 ? 0 : axn_workspace_bytes(axn_forward_doubles(&plan->own));
+  return axn_inference_bytes_with(plan, false);
 }
 
 size_t axn_inference_bytes(const axn_plan *plan) {
-  return plan->strategy.inference_needs_running ? 0 : axn_training_bytes(plan);
+  return axn_inference_bytes_with(plan, plan->strategy.inference_needs_running != 0);
 }
 
 size_t axn_backward_bytes(const axn_plan *plan) {

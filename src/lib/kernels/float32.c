@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernels for float32, compiled once per instruction set with
+ * The kernels that compute in float32, compiled once per instruction set and type of element with
  *   AXN_KERNELS        the name of the table that this variant fills
+ *   AXN_ELEMENT        the number of the type of the tensors' elements, see element.h
  *   AXN_VECTOR_BYTES   the width of a vector register
  * Vectors are the compilers' own (gcc, clang): the sums need a fixed number of lanes that stay in
  * registers, which a plain loop over an array of lanes does not get from either compiler.
@@ -21,6 +22,10 @@
 #include "normalize.h"
 #include "vector.h"
 
+static void finish_all_streams(void) {
+  finish_streams();
+}
+
 const axn_kernels AXN_KERNELS = {
     .moments = {moments_of_rows, moments_of_columns, moments_of_rows},
     .statistics = statistics,
@@ -31,5 +36,5 @@ const axn_kernels AXN_KERNELS = {
     .gradient_sums = {gradient_sums_of_rows, gradient_sums_of_columns, gradient_sums_weighted},
     .gradient = {gradient_of_rows, gradient_of_columns, gradient_weighted},
     .parameters = parameters,
-    .finish_streams = finish_streams,
+    .finish_streams = finish_all_streams,
 };

@@ -63,21 +63,21 @@ INLINE void flush_lanes(gradient_lanes *sums, gradient_totals *totals) {
 
 /* The last elements of a run, fewer than there are lanes. The pad is the mean, and 0, so that lanes
  * without a value add nothing. */
-INLINE void add_rest(gradient_lanes *sums, const float *x, const float *grad_y, const float *scale,
-                     int64_t left, float mean, float rstd) {
+INLINE void add_rest(gradient_lanes *sums, const element *x, const element *grad_y,
+                     const float *scale, int64_t left, float mean, float rstd) {
   const vector none = {0};
   for (int v = 0; v < VECTORS && left > v * WIDTH; v++) {
     const int64_t here = left - v * WIDTH < WIDTH ? left - v * WIDTH : WIDTH;
-    const vector some = load_some(x + v * WIDTH, here, none + mean);
-    vector g = load_some(grad_y + v * WIDTH, here, none);
+    const vector some = load_some_elements(x + v * WIDTH, here, none + mean);
+    vector g = load_some_elements(grad_y + v * WIDTH, here, none);
     if (scale != NULL) g *= load_some(scale + v * WIDTH, here, none);
     add_terms(sums, v, some, g, mean, rstd);
   }
 }
 
 /* Adds a run to eight lanes of each sum. */
-INLINE void add_gradients(const float *x, const float *grad_y, const float *scale, int64_t length,
-                          float mean, float rstd, gradient_totals *totals) {
+INLINE void add_gradients(const element *x, const element *grad_y, const float *scale,
+                          int64_t length, float mean, float rstd, gradient_totals *totals) {
   gradient_lanes sums;
   clear_lanes(&sums);
   for (int64_t first = 0; first < length; first += FLOATS * TERMS) {
@@ -85,9 +85,9 @@ INLINE void add_gradients(const float *x, const float *grad_y, const float *scal
     int64_t i = first;
     for (; i + FLOATS <= end; i += FLOATS) {
       for (int v = 0; v < VECTORS; v++) {
-        vector g = load(grad_y + i + v * WIDTH);
+        vector g = load_elements(grad_y + i + v * WIDTH);
         if (scale != NULL) g *= load(scale + i + v * WIDTH);
-        add_terms(&sums, v, load(x + i + v * WIDTH), g, mean, rstd);
+        add_terms(&sums, v, load_elements(x + i + v * WIDTH), g, mean, rstd);
       }
     }
     if (i < end) {
@@ -106,8 +106,8 @@ INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_g
       totals.eights[i / EIGHTS][i % EIGHTS] = (wide_vector){0};
     for (int64_t r = 0; r < span->rows; r++) {
       const int64_t at = l * span->line_stride + r * span->row_stride;
-      add_gradients(block->x + at, block->grad_y + at, scale, span->length, block->mean[l],
-                    block->rstd[l], &totals);
+      add_gradients(input_at(block->x, at), input_at(block->grad_y, at), scale, span->length,
+                    block->mean[l], block->rstd[l], &totals);
     }
     for (int s = 0; s < SUMS; s++) memcpy(eights[s] + 8 * l, totals.eights[s], 8 * sizeof(double));
   }
@@ -140,8 +140,8 @@ INLINE void add_float_sums(double *totals, vector sums) {
 }
 
 /* Adds at most TERMS rows to the sums of a vector of columns, or of its first `columns`. */
-INLINE void add_column_terms(const axn_gradient_block *block, const float *x, const float *grad_y,
-                             int64_t rows, int64_t j, int64_t columns,
+INLINE void add_column_terms(const axn_gradient_block *block, const element *x,
+                             const element *grad_y, int64_t rows, int64_t j, int64_t columns,
                              double totals[SUMS][AXN_LINE_ROOM]) {
   const vector none = {0};
   const bool whole = columns >= WIDTH;
@@ -152,8 +152,9 @@ INLINE void add_column_terms(const axn_gradient_block *block, const float *x, co
   for (int64_t r = 0, at = j; r < rows; r++, at += stride) {
     fetch(x + at, TERMS * stride);
     fetch(grad_y + at, TERMS * stride);
-    const vector value = whole ? load(x + at) : load_some(x + at, columns, none);
-    const vector g = whole ? load(grad_y + at) : load_some(grad_y + at, columns, none);
+    const vector value = whole ? load_elements(x + at) : load_some_elements(x + at, columns, none);
+    const vector g =
+        whole ? load_elements(grad_y + at) : load_some_elements(grad_y + at, columns, none);
     const vector e = (value - mean) * rstd;
     centred += e;
     gradient += g;
@@ -174,8 +175,8 @@ static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradie
   }
   for (int64_t first = 0; first < span->rows; first += TERMS) {
     const int64_t rows = span->rows - first < TERMS ? span->rows - first : TERMS;
-    const float *x = block.x + first * span->row_stride;
-    const float *grad_y = block.grad_y + first * span->row_stride;
+    const element *x = input_at(block.x, first * span->row_stride);
+    const element *grad_y = input_at(block.grad_y, first * span->row_stride);
     int64_t j = 0;
     for (; j + WIDTH <= columns; j += WIDTH) {
       add_column_terms(&block, x, grad_y, rows, j, WIDTH, totals);
@@ -202,27 +203,27 @@ INLINE vector gradient_at(vector x, vector grad_y, vector scale, bool weighted,
   return g + ((x - f->mean) * f->rstd * f->from_value + f->constant);
 }
 
-INLINE vector gradient_of_vector(const float *x, const float *grad_y, int64_t at,
+INLINE vector gradient_of_vector(const element *x, const element *grad_y, int64_t at,
                                  const run_factors *f) {
   const bool weighted = f->scale != NULL;
   const vector scale = weighted ? load(f->scale + at) : (vector){0};
-  return gradient_at(load(x + at), load(grad_y + at), scale, weighted, f);
+  return gradient_at(load_elements(x + at), load_elements(grad_y + at), scale, weighted, f);
 }
 
 /* A run shorter than a vector. */
-INLINE void gradient_of_some(const float *x, const float *grad_y, float *grad_x, int64_t length,
-                             const run_factors *f) {
+INLINE void gradient_of_some(const element *x, const element *grad_y, element *grad_x,
+                             int64_t length, const run_factors *f) {
   const vector none = {0};
   const bool weighted = f->scale != NULL;
   const vector scale = weighted ? load_some(f->scale, length, none) : none;
-  store_some(
-      grad_x, length,
-      gradient_at(load_some(x, length, none), load_some(grad_y, length, none), scale, weighted, f));
+  store_some_elements(grad_x, length,
+                      gradient_at(load_some_elements(x, length, none),
+                                  load_some_elements(grad_y, length, none), scale, weighted, f));
 }
 
 /* The vectors of a run from `i` on, but for the last one or two; returns where these begin. */
-INLINE int64_t gradient_of_vectors(const float *x, const float *grad_y, float *grad_x, int64_t i,
-                                   int64_t length, const run_factors *f, bool streams) {
+INLINE int64_t gradient_of_vectors(const element *x, const element *grad_y, element *grad_x,
+                                   int64_t i, int64_t length, const run_factors *f, bool streams) {
   for (; i + (AT_ONCE + 1) * WIDTH <= length; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) some[v] = gradient_of_vector(x, grad_y, i + v * WIDTH, f);
@@ -236,8 +237,8 @@ INLINE int64_t gradient_of_vectors(const float *x, const float *grad_y, float *g
 
 /* The last vector may overlap the one before, and both are read before either is written, as grad_x may be
  * grad_y. */
-INLINE void gradient_of_run(const float *x, const float *grad_y, float *grad_x, int64_t length,
-                            const run_factors *f, bool streams) {
+INLINE void gradient_of_run(const element *x, const element *grad_y, element *grad_x,
+                            int64_t length, const run_factors *f, bool streams) {
   if (length < WIDTH) {
     gradient_of_some(x, grad_y, grad_x, length, f);
     return;
@@ -248,7 +249,7 @@ INLINE void gradient_of_run(const float *x, const float *grad_y, float *grad_x, 
     if (i > 0) gradient_of_some(x, grad_y, grad_x, i, f);
     i = gradient_of_vectors(x, grad_y, grad_x, i, length, f, true);
     if (i + WIDTH == length) {
-      stream(grad_x + i, gradient_of_vector(x, grad_y, i, f));
+      stream_elements(grad_x + i, gradient_of_vector(x, grad_y, i, f));
       return;
     }
   } else {
@@ -256,8 +257,8 @@ INLINE void gradient_of_run(const float *x, const float *grad_y, float *grad_x, 
   }
   const vector here = gradient_of_vector(x, grad_y, i, f);
   const vector last = gradient_of_vector(x, grad_y, length - WIDTH, f);
-  store(grad_x + i, here);
-  store(grad_x + length - WIDTH, last);
+  store_elements(grad_x + i, here);
+  store_elements(grad_x + length - WIDTH, last);
 }
 
 /* `scale` is per element, or null. */
@@ -273,8 +274,8 @@ INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scal
     for (int64_t l = 0; l < span->lines; l++) {
       const int64_t at = r * span->row_stride + l * span->line_stride;
       const run_factors factors = gradient_factors_of(block, l, scale);
-      gradient_of_run(block->x + at, block->grad_y + at, block->grad_x + at, span->length, &factors,
-                      block->streams);
+      gradient_of_run(input_at(block->x, at), input_at(block->grad_y, at),
+                      output_at(block->grad_x, at), span->length, &factors, block->streams);
     }
   }
 }
@@ -286,7 +287,7 @@ typedef struct gradient_sequence {
 } gradient_sequence;
 
 INLINE vector gradient_of_next(const axn_gradient_block *block, gradient_sequence *at,
-                               const float *x, const float *grad_y, int64_t i) {
+                               const element *x, const element *grad_y, int64_t i) {
   const vector low = gradient_of_vector(x, grad_y, i, &at->factors);
   if (i + WIDTH <= at->end) return low;
   const int64_t first = at->end - i;
@@ -297,8 +298,8 @@ INLINE vector gradient_of_next(const axn_gradient_block *block, gradient_sequenc
 
 /* Lines that follow each other without a gap, see apply_lines_in_sequence(). */
 INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t first, bool streams) {
-  const float *x = block->x + first, *grad_y = block->grad_y + first;
-  float *grad_x = block->grad_x + first;
+  const element *x = input_at(block->x, first), *grad_y = input_at(block->grad_y, first);
+  element *grad_x = output_at(block->grad_x, first);
   const int64_t length = block->span.length, total = block->span.lines * length;
   gradient_sequence at = {0, length, gradient_factors_of(block, 0, NULL)};
   int64_t i = until_aligned(grad_x);
@@ -371,18 +372,19 @@ INLINE vector gradient_of_some_columns(const axn_gradient_block *block, int64_t 
                                        int64_t columns) {
   const vector none = {0};
   const column_factors factors = factors_of_columns(block, j, columns);
-  const float *x = block->x + row + j, *grad_y = block->grad_y + row + j;
-  if (columns >= WIDTH) return gradient_of_column_vector(load(x), load(grad_y), &factors);
-  return gradient_of_column_vector(load_some(x, columns, none), load_some(grad_y, columns, none),
-                                   &factors);
+  const element *x = input_at(block->x, row + j), *grad_y = input_at(block->grad_y, row + j);
+  if (columns >= WIDTH)
+    return gradient_of_column_vector(load_elements(x), load_elements(grad_y), &factors);
+  return gradient_of_column_vector(load_some_elements(x, columns, none),
+                                   load_some_elements(grad_y, columns, none), &factors);
 }
 
 /* A row, see apply_row(). */
 INLINE void gradient_of_row(const axn_gradient_block *block, int64_t row, bool streams) {
   const int64_t columns = block->span.lines;
-  float *grad_x = block->grad_x + row;
+  element *grad_x = output_at(block->grad_x, row);
   int64_t j = streams ? until_aligned(grad_x) : 0;
-  if (j > 0) store_some(grad_x, j, gradient_of_some_columns(block, row, 0, j));
+  if (j > 0) store_some_elements(grad_x, j, gradient_of_some_columns(block, row, 0, j));
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) {
@@ -394,7 +396,8 @@ INLINE void gradient_of_row(const axn_gradient_block *block, int64_t row, bool s
     put(grad_x + j, gradient_of_some_columns(block, row, j, WIDTH), streams);
   }
   if (j < columns) {
-    store_some(grad_x + j, columns - j, gradient_of_some_columns(block, row, j, columns - j));
+    store_some_elements(grad_x + j, columns - j,
+                        gradient_of_some_columns(block, row, j, columns - j));
   }
 }
 
@@ -418,8 +421,8 @@ static void add_parameter_exactly(const axn_parameter_block *block, int64_t firs
                                   int64_t at, bool product, bool gradient) {
   double scale = 0, shift = 0;
   for (int64_t r = first; r < first + rows; r++) {
-    const double x = (double)block->x[r * block->row_stride + at];
-    const double g = (double)block->grad_y[r * block->row_stride + at];
+    const double x = element_value(*input_at(block->x, r * block->row_stride + at));
+    const double g = element_value(*input_at(block->grad_y, r * block->row_stride + at));
     scale += g * ((x - (double)block->mean[r]) * (double)block->rstd[r] - (double)block->centre[r]);
     shift += g;
   }
@@ -448,9 +451,10 @@ INLINE void add_parameters(const axn_parameter_block *block, int64_t first, int6
   vector product = none, gradient = none;
   for (int64_t r = first; r < first + rows; r++) {
     const int64_t row = r * block->row_stride + at;
-    const vector x = whole ? load(block->x + row) : load_some(block->x + row, columns, none);
+    const element *from = input_at(block->x, row), *gradients_from = input_at(block->grad_y, row);
+    const vector x = whole ? load_elements(from) : load_some_elements(from, columns, none);
     const vector g =
-        whole ? load(block->grad_y + row) : load_some(block->grad_y + row, columns, none);
+        whole ? load_elements(gradients_from) : load_some_elements(gradients_from, columns, none);
     product += g * ((x - block->mean[r]) * block->rstd[r] - block->centre[r]);
     gradient += g;
   }

@@ -80,8 +80,8 @@ typedef struct axn_gradient_factors_block {
 
 /* y = (x - mean) * multiplier + offset, then, in the weighted form, y * scale + shift. */
 typedef struct axn_apply_block {
-  const float *x;
-  float *y;
+  const void *x; /* elements of the tensor's type, as all that follow that are void */
+  void *y;
   axn_span span;
   const float *mean, *multiplier, *offset;
   const float *scale; /* weighted only, per element of a line; null: 1 */
@@ -91,8 +91,8 @@ typedef struct axn_apply_block {
 
 /* Lines that are a whole statistic each, from x to y. */
 typedef struct axn_normalize_block {
-  const float *x;
-  float *y;
+  const void *x;
+  void *y;
   axn_span span; /* of any number of lines */
   double share;  /* 1 / values of a line */
   double epsilon;
@@ -113,9 +113,9 @@ typedef struct axn_gradient_sums {
 } axn_gradient_sums;
 
 typedef struct axn_gradient_block {
-  const float *x;
-  const float *grad_y;
-  float *grad_x; /* for gradient only */
+  const void *x;
+  const void *grad_y;
+  void *grad_x; /* for gradient only */
   axn_span span;
   const float *mean, *rstd;
   const float *scale; /* weighted only, per element of a line; null: 1 */
@@ -126,8 +126,8 @@ typedef struct axn_gradient_block {
 
 /* Gradients of scale and shift, one parameter per column; each row has a statistic of its own. */
 typedef struct axn_parameter_block {
-  const float *x;
-  const float *grad_y;
+  const void *x;
+  const void *grad_y;
   int64_t rows, columns, row_stride;
   const float *mean;   /* per row */
   const float *rstd;   /* per row */
@@ -136,7 +136,7 @@ typedef struct axn_parameter_block {
   double *grad_shift;  /* per column, added to */
 } axn_parameter_block;
 
-typedef void axn_moments_kernel(const float *x, const axn_span *span, axn_moments moments);
+typedef void axn_moments_kernel(const void *x, const axn_span *span, axn_moments moments);
 typedef void axn_apply_kernel(const axn_apply_block *block);
 typedef void axn_gradient_sums_kernel(const axn_gradient_block *block, axn_gradient_sums sums);
 typedef void axn_gradient_kernel(const axn_gradient_block *block);
@@ -158,6 +158,14 @@ typedef struct axn_kernels {
   void (*finish_streams)(void); /* due at the end of a task whose blocks stream */
 } axn_kernels;
 
-extern const axn_kernels axn_kernels_baseline, axn_kernels_avx2, axn_kernels_avx512;
+#define AXN_KERNELS_OF(variant)                                                                    \
+  extern const axn_kernels axn_kernels_##variant##_float32, axn_kernels_##variant##_bfloat16,      \
+      axn_kernels_##variant##_float16
+AXN_KERNELS_OF(baseline);
+AXN_KERNELS_OF(avx2);
+AXN_KERNELS_OF(avx512);
+
+/* Of float64 tensors, per form; see kernels/float64.c. */
+extern axn_moments_kernel *const axn_float64_moments[AXN_KERNEL_FORMS];
 
 #endif

@@ -10,7 +10,7 @@
 #define AXN_LIB_KERNELS_MOMENTS_H
 
 #include "kernels.h"
-#include "vector.h"
+#include "element.h"
 
 enum {
   LANES = 32, /* sums of one line side by side, in every variant */
@@ -35,18 +35,18 @@ INLINE void add_value(lane_sums *lanes, int part, wide_vector value) {
   lanes->square[part] = add_square(lanes->square[part], value);
 }
 
-INLINE void add_row(const float *x, int64_t first, int64_t length, lane_sums *lanes) {
+INLINE void add_row(const element *x, int64_t first, int64_t length, lane_sums *lanes) {
   int64_t i = first;
   for (; i + CHUNK <= length; i += LANES) {
-    for (int p = 0; p < PARTS; p++) add_value(lanes, p, load_wide(x + i + p * HALF));
+    for (int p = 0; p < PARTS; p++) add_value(lanes, p, load_wide_elements(x + i + p * HALF));
   }
   for (int p = 0; p < PARTS; p++) {
     const int64_t left = length - i - p * HALF;
     if (left <= 0) break;
     if (left >= HALF) {
-      add_value(lanes, p, load_wide(x + i + p * HALF));
+      add_value(lanes, p, load_wide_elements(x + i + p * HALF));
     } else {
-      add_value(lanes, p, load_wide_some(x + i + p * HALF, left));
+      add_value(lanes, p, load_wide_some_elements(x + i + p * HALF, left));
     }
   }
 }
@@ -89,7 +89,7 @@ INLINE void clear_sums(lane_sums *lanes) {
 }
 
 /* The sums of a line, in eight lanes each. */
-INLINE void sum_line(const float *x, const axn_span *span, double sum[8], double square[8]) {
+INLINE void sum_line(const element *x, const axn_span *span, double sum[8], double square[8]) {
   lane_sums lanes[TURNS];
   for (int t = 0; t < TURNS; t++) {
     clear_sums(&lanes[t]);
@@ -103,7 +103,7 @@ INLINE void sum_line(const float *x, const axn_span *span, double sum[8], double
 enum { LINES_BY_ROWS = 16 };
 
 /* The same for some lines, in the order of memory where their rows lie far apart. */
-INLINE void sum_lines_by_rows(const float *x, const axn_span *span, int64_t lines, double *sum,
+INLINE void sum_lines_by_rows(const element *x, const axn_span *span, int64_t lines, double *sum,
                               double *square) {
   lane_sums lanes[LINES_BY_ROWS][TURNS];
   for (int64_t l = 0; l < lines; l++) {
@@ -111,7 +111,7 @@ INLINE void sum_lines_by_rows(const float *x, const axn_span *span, int64_t line
   }
   for (int64_t r = 0; r < span->rows; r++) {
     for (int64_t l = 0; l < lines; l++) {
-      const float *row = x + r * span->row_stride + l * span->line_stride;
+      const element *row = x + r * span->row_stride + l * span->line_stride;
       for (int t = 0; t < TURNS; t++) add_row(row, t * CHUNK, span->length, &lanes[l][t]);
     }
   }
@@ -138,18 +138,18 @@ INLINE bool is_lost(double square, double m2) {
 }
 
 /* Sums about a shift, added to eight lanes. Rare, so plain C. */
-static void add_shifted_run(const float *x, int64_t length, double shift, double sum[8],
+static void add_shifted_run(const element *x, int64_t length, double shift, double sum[8],
                             double square[8]) {
   int64_t i = 0;
   for (; i + 8 <= length; i += 8) {
     for (int j = 0; j < 8; j++) {
-      const double difference = (double)x[i + j] - shift;
+      const double difference = element_value(x[i + j]) - shift;
       sum[j] += difference;
       square[j] += difference * difference;
     }
   }
   for (int j = 0; i < length; i++, j++) {
-    const double difference = (double)x[i] - shift;
+    const double difference = element_value(x[i]) - shift;
     sum[j] += difference;
     square[j] += difference * difference;
   }
@@ -162,7 +162,7 @@ static void set_shifted(double sum, double square, double count, double *mean, d
   *m2 = rest < 0 ? 0 : rest;
 }
 
-static void look_at_line_again(const float *x, const axn_span *span, double count, double *mean,
+static void look_at_line_again(const element *x, const axn_span *span, double count, double *mean,
                                double *m2) {
   double sums[8] = {0}, squares[8] = {0};
   for (int64_t r = 0; r < span->rows; r++) {
@@ -174,7 +174,7 @@ static void look_at_line_again(const float *x, const axn_span *span, double coun
 }
 
 /* Moments from the sums of lines, of which those that lost too much are looked at again. */
-INLINE void finish_rows(const float *x, const axn_span *span, const double *sum,
+INLINE void finish_rows(const element *x, const axn_span *span, const double *sum,
                         const double *square, axn_moments out) {
   const double count = (double)(span->rows * span->length);
   if (!finish_moments(sum, square, span->lines, count, out)) return;
@@ -184,10 +184,11 @@ INLINE void finish_rows(const float *x, const axn_span *span, const double *sum,
   }
 }
 
-static void moments_of_rows(const float *x, const axn_span *span, axn_moments out) {
+static void moments_of_rows(const void *tensor, const axn_span *span, axn_moments out) {
+  const element *x = input_at(tensor, 0);
   double sum[8 * AXN_MOST_ROWS], square[8 * AXN_MOST_ROWS];
   for (int64_t l = 0, some = 1; l < span->lines; l += some) {
-    const float *from = x + l * span->line_stride;
+    const element *from = x + l * span->line_stride;
     if (span->rows == 1) {
       sum_line(from, span, sum + 8 * l, square + 8 * l);
     } else {
@@ -203,11 +204,12 @@ static void moments_of_rows(const float *x, const axn_span *span, axn_moments ou
 enum { ROWS_AT_ONCE = 16 };
 
 /* Adds `rows` rows to the sums of HALF of their columns, the first `left` if there are no more. */
-INLINE void add_columns_at(const float *x, int64_t rows, int64_t row_stride, int64_t left,
+INLINE void add_columns_at(const element *x, int64_t rows, int64_t row_stride, int64_t left,
                            double *sum, double *square) {
   wide_vector s = load_doubles(sum), q = load_doubles(square);
   for (int64_t r = 0; r < rows; r++, x += row_stride) {
-    const wide_vector value = left >= HALF ? load_wide(x) : load_wide_some(x, left);
+    const wide_vector value =
+        left >= HALF ? load_wide_elements(x) : load_wide_some_elements(x, left);
     s += value;
     q = add_square(q, value);
   }
@@ -216,13 +218,13 @@ INLINE void add_columns_at(const float *x, int64_t rows, int64_t row_stride, int
 }
 
 /* The same for WIDTH columns, a vector of floats. */
-INLINE void add_vector_of_columns(const float *x, int64_t rows, int64_t row_stride, double *sum,
+INLINE void add_vector_of_columns(const element *x, int64_t rows, int64_t row_stride, double *sum,
                                   double *square) {
   wide_vector s0 = load_doubles(sum), s1 = load_doubles(sum + HALF);
   wide_vector q0 = load_doubles(square), q1 = load_doubles(square + HALF);
   for (int64_t r = 0; r < rows; r++, x += row_stride) {
     fetch(x, ROWS_AT_ONCE * row_stride);
-    const wide_vector low = load_wide(x), high = load_wide(x + HALF);
+    const wide_vector low = load_wide_elements(x), high = load_wide_elements(x + HALF);
     s0 += low;
     s1 += high;
     q0 = add_square(q0, low);
@@ -234,7 +236,7 @@ INLINE void add_vector_of_columns(const float *x, int64_t rows, int64_t row_stri
   store_doubles(square + HALF, q1);
 }
 
-INLINE void add_columns(const float *x, int64_t rows, int64_t row_stride, int64_t columns,
+INLINE void add_columns(const element *x, int64_t rows, int64_t row_stride, int64_t columns,
                         double *sum, double *square) {
   int64_t j = 0;
   for (; j + WIDTH <= columns; j += WIDTH) {
@@ -247,16 +249,16 @@ INLINE void add_columns(const float *x, int64_t rows, int64_t row_stride, int64_
 
 /* Looks at all columns again, about the means of their lines; keeps what lost too much before.
  * A function apart, so that its arrays take room only where it is due. */
-static __attribute__((noinline)) void look_again(const float *x, const axn_span *span,
+static __attribute__((noinline)) void look_again(const element *x, const axn_span *span,
                                                  const double *sum, const double *square,
                                                  double count, axn_moments out) {
   double shift[AXN_LINE_ROOM], sums[AXN_LINE_ROOM] = {0}, squares[AXN_LINE_ROOM] = {0};
   const int64_t columns = span->lines * span->fold;
   for (int64_t j = 0; j < columns; j++) shift[j] = out.mean[j / span->fold];
   for (int64_t r = 0; r < span->rows; r++) {
-    const float *row = x + r * span->row_stride;
+    const element *row = x + r * span->row_stride;
     for (int64_t j = 0; j < columns; j++) {
-      const double difference = (double)row[j] - shift[j];
+      const double difference = element_value(row[j]) - shift[j];
       sums[j] += difference;
       squares[j] += difference * difference;
     }
@@ -269,9 +271,10 @@ static __attribute__((noinline)) void look_again(const float *x, const axn_span 
   }
 }
 
-static void moments_of_columns(const float *x, const axn_span *span, axn_moments out) {
+static void moments_of_columns(const void *tensor, const axn_span *span, axn_moments out) {
   AXN_LINES_OF_CACHE double sum[AXN_LINE_ROOM];
   AXN_LINES_OF_CACHE double square[AXN_LINE_ROOM];
+  const element *x = input_at(tensor, 0);
   const int64_t columns = span->lines * span->fold;
   const double count = (double)(span->rows * span->fold);
   memset(sum, 0, (size_t)(columns + WIDTH) * sizeof *sum);

@@ -34,7 +34,7 @@ INLINE void sum_bundle(const axn_normalize_block *block, const line_bundle *bund
                        axn_moments moments) {
   double sum[8 * BUNDLE], square[8 * BUNDLE];
   const axn_span *span = &block->span;
-  const float *x = block->x + bundle->first * span->line_stride;
+  const element *x = input_at(block->x, bundle->first * span->line_stride);
   for (int64_t l = 0; l < bundle->lines; l++) {
     sum_line(x + l * span->line_stride, span, sum + 8 * l, square + 8 * l);
   }
@@ -100,8 +100,8 @@ INLINE void keep_moments(const axn_normalize_block *block, const line_bundle *bu
 }
 
 static void apply_bundle(const axn_normalize_block *block, const line_bundle *bundle) {
-  axn_apply_block apply = {.x = block->x + bundle->first * block->span.line_stride,
-                           .y = block->y + bundle->first * block->span.line_stride,
+  axn_apply_block apply = {.x = input_at(block->x, bundle->first * block->span.line_stride),
+                           .y = output_at(block->y, bundle->first * block->span.line_stride),
                            .span = block->span,
                            .mean = bundle->mean,
                            .multiplier = bundle->multiplier,
@@ -133,7 +133,7 @@ static bool prepare_bundle(const axn_normalize_block *block, line_bundle *bundle
 INLINE bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, int64_t l) {
   double sum[8], square[8], mean, m2;
   const int64_t at = bundle->first + l;
-  const float *x = block->x + at * block->span.line_stride;
+  const element *x = input_at(block->x, at * block->span.line_stride);
   const double count = (double)(block->span.rows * block->span.length);
   sum_line(x, &block->span, sum, square);
   const double total = add_eight(sum), squares = add_eight(square);

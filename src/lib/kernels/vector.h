@@ -41,12 +41,6 @@ INLINE void store(float *to, vector v) {
   memcpy(to, &v, sizeof v);
 }
 
-/* Brings what lies `ahead` floats from here to the second-level cache: down a column no prefetcher of the
- * processor sees it come. Nothing need be there, so it is no pointer that is computed. */
-INLINE void fetch(const float *from, int64_t ahead) {
-  __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)ahead * sizeof *from), 0, 2);
-}
-
 /* The first `count` of a vector, the others from `pad`. */
 INLINE vector load_some(const float *from, int64_t count, vector pad) {
 #if AXN_VECTOR_BYTES == 64
@@ -100,13 +94,8 @@ INLINE void stream(float *to, vector v) {
 #endif
 }
 
-/* Floats from `to` on up to where a vector is aligned. */
-INLINE int64_t until_aligned(const float *to) {
-  return (int64_t)(-(uintptr_t)to % sizeof(vector) / sizeof(float));
-}
-
 /* Streamed stores are weakly ordered; after this they are visible like any other. */
-static void finish_streams(void) {
+INLINE void finish_streams(void) {
 #if defined(__SSE__)
   _mm_sfence();
 #endif
@@ -208,7 +197,7 @@ INLINE wide_vector where(mask_vector mask, wide_vector v) {
 }
 
 /* Sums of neighbours: halves the number of values, in place. `count` results. */
-static __attribute__((noinline)) void add_neighbours(double *values, int count) {
+static __attribute__((noinline, unused)) void add_neighbours(double *values, int count) {
   int i = 0;
   for (; i + HALF <= count; i += HALF) {
     const wide_vector a = load_doubles(values + 2 * i), b = load_doubles(values + 2 * i + HALF);
@@ -247,7 +236,7 @@ INLINE double add_eight(const double eight[8]) {
 }
 
 /* Adds up eight values each: `count` results at the start of `values`. */
-static void add_eights(double *values, int count) {
+static inline void add_eights(double *values, int count) {
   add_neighbours(values, 4 * count);
   add_neighbours(values, 2 * count);
   add_neighbours(values, count);
@@ -266,7 +255,7 @@ INLINE void add_fold(const double *values, int64_t fold, double eight[8]) {
 }
 
 /* Adds up `fold` neighbours each: `count` results at the start of `values`. */
-static void add_folds(double *values, int64_t count, int64_t fold) {
+static inline void add_folds(double *values, int64_t count, int64_t fold) {
   enum { LINES = 128 };
   double lanes[8 * LINES];
   if (fold == 1) return;
