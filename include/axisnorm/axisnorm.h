@@ -149,6 +149,19 @@ typedef enum axn_parameters {
       2 /* layer and rms only: one per element of the normalized axes, in x's order */
 } axn_parameters;
 
+/* What is applied to the normalized, scaled and shifted values, once the residual is added. */
+typedef enum axn_activation {
+  AXN_ACTIVATION_NONE = 0,
+  AXN_ACTIVATION_RELU = 1,       /* max(z, 0) */
+  AXN_ACTIVATION_LEAKY_RELU = 2, /* z, or z * negative_slope below 0 */
+  AXN_ACTIVATION_SILU = 3,       /* z / (1 + exp(-z)): swish */
+  AXN_ACTIVATION_GELU = 4,       /* z * Phi(z), Phi the normal distribution function */
+  AXN_ACTIVATION_GELU_TANH = 5   /* z * (1 + tanh(sqrt(2 / pi) * (z + 0.044715 * z^3))) / 2 */
+} axn_activation;
+
+/* "none", "relu", "leaky-relu", "silu", "gelu", "gelu-tanh"; null for an unknown value. */
+AXN_API const char *axn_activation_name(axn_activation activation);
+
 /* The divisor of the variance that goes into the running variance, for n values: n - 1 (PyTorch) or
  * n (ONNX, Keras). The variance that normalizes is always the biased one. */
 typedef enum axn_running_variance {
@@ -251,10 +264,11 @@ typedef struct axn_desc {
   int64_t ghost_batch; /* ghost only, else ignored: samples that share statistics, a divisor of
                                    N; must be set */
   const axn_strategy
-      *strategy; /* in place of `norm`, which is then ignored; null: `norm`. Copied; its
+      *strategy;             /* in place of `norm`, which is then ignored; null: `norm`. Copied; its
                                    name must live as long as the plan */
-  axn_dtype
-      parameter_dtype; /* of scale, shift and their gradients: dtype or AXN_FLOAT32; 0: dtype */
+  axn_dtype parameter_dtype; /* of scale, shift and their gradients: dtype or float32; 0: dtype */
+  axn_activation activation; /* fused into every pass */
+  double negative_slope;     /* leaky ReLU only, else ignored: a finite number */
 } axn_desc;
 
 static inline axn_desc axn_desc_init(void) {
@@ -269,6 +283,7 @@ static inline axn_desc axn_desc_init(void) {
   desc.epsilon = 1e-5;
   desc.momentum = 0.1;
   desc.running_variance = AXN_RUNNING_VARIANCE_UNBIASED;
+  desc.negative_slope = 0.01;
   return desc;
 }
 
@@ -341,6 +356,7 @@ typedef struct axn_training_args {
   void *workspace;
   size_t workspace_size;
   int threads;
+  const void *residual; /* optional: added before the activation; elements, as x */
 } axn_training_args;
 
 static inline axn_training_args axn_training_init(void) {
@@ -371,6 +387,7 @@ typedef struct axn_inference_args {
   void *workspace;
   size_t workspace_size;
   int threads;
+  const void *residual; /* optional: added before the activation; elements, as x */
 } axn_inference_args;
 
 static inline axn_inference_args axn_inference_init(void) {
@@ -386,7 +403,9 @@ AXN_API axn_status axn_forward_inference(const axn_plan *plan, const axn_inferen
 /* Backward: gradients of a loss by x, scale and shift, from its gradient by y.
  * Statistics: either mean and rstd as axn_forward_training gave them, through which the gradient
  * then flows; or running_mean and running_variance (batch, ghost and instance), which are constants.
- * rms needs rstd alone. */
+ * rms needs rstd alone.
+ * Nothing is kept from forward for an activation: its argument is computed again, from x (which is then due),
+ * mean, rstd, scale, shift and residual. */
 typedef struct axn_backward_args {
   size_t struct_size;
   const void *x; /* optional where neither grad_scale nor mean and rstd are given */
@@ -402,6 +421,9 @@ typedef struct axn_backward_args {
   void *workspace;
   size_t workspace_size;
   int threads;
+  const void *shift;    /* with an activation, for which its argument is found again: what */
+  const void *residual; /* forward was given, null where that was */
+  void *grad_residual;  /* optional output, only together with grad_x */
 } axn_backward_args;
 
 static inline axn_backward_args axn_backward_init(void) {

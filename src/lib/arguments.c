@@ -42,6 +42,7 @@ static axn_status check_training_buffers(const axn_plan *plan, const axn_trainin
       {"rstd", args->rstd, statistics, real, false, true, NULL},
       {"running_mean", args->running_mean, plan->running, real, false, true, NULL},
       {"running_variance", args->running_variance, plan->running, real, false, true, NULL},
+      {"residual", args->residual, plan->elements, value, false, false, NULL},
       {"batch_count", args->batch_count, 1, sizeof(int64_t), counted, true, NULL},
       {"workspace", args->workspace, (int64_t)axn_training_bytes(plan), 1, false, true, NULL},
   };
@@ -88,6 +89,7 @@ static axn_status check_inference_buffers(const axn_plan *plan, const axn_infere
       {"shift", args->shift, plan->parameters, parameter, false, false, NULL},
       {"running_mean", args->running_mean, plan->running, real, false, false, NULL},
       {"running_variance", args->running_variance, plan->running, real, false, false, NULL},
+      {"residual", args->residual, plan->elements, value, false, false, NULL},
       {"workspace", args->workspace, (int64_t)workspace, 1, false, true, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);

@@ -31,7 +31,8 @@ typedef struct forward_run {
   bool keeps;                                /* someone asks for them after their unit is done */
   double *blocks;                            /* moments of blocks, where units are split */
   void *mean_out, *rstd_out;                 /* reals; may be null */
-  bool streams;                              /* y goes past the caches */
+  axn_ending ending;
+  bool streams; /* y goes past the caches */
 } forward_run;
 
 /* ---- workspace: parameters of another type, mean, variance, moments of blocks ---- */
@@ -276,6 +277,7 @@ static void apply_line_by_line(const forward_run *run, const apply_step *step,
     axn_apply_block line = *block;
     line.x = axn_input_at(block->x, axn_line_offset(nest, l), size);
     line.y = axn_output_at(block->y, axn_line_offset(nest, l), size);
+    line.ending = axn_ending_at(&block->ending, axn_line_offset(nest, l), size);
     line.mean += entry;
     line.multiplier += entry;
     line.offset += entry;
@@ -295,7 +297,8 @@ static void apply_line_by_line(const forward_run *run, const apply_step *step,
                                  .shift = axn_input_at(run->shift, parameter, real),
                                  .parameter_column = nest->length.parameter,
                                  .mean = mean,
-                                 .rstd = rstd};
+                                 .rstd = rstd,
+                                 .ending = line.ending};
     run->plan->wide->apply(&wide);
   }
 }
@@ -310,6 +313,7 @@ static void apply_block(const forward_run *run, const apply_step *step, int64_t 
                            .mean = step->factors->mean,
                            .multiplier = step->factors->multiplier,
                            .offset = step->factors->offset,
+                           .ending = axn_ending_at(&run->ending, start, size),
                            .streams = run->streams};
   if (nest->form == AXN_FORM_WEIGHTED) {
     const int64_t parameter =
@@ -401,6 +405,7 @@ static void normalize_directly(const forward_run *run, axn_place place) {
         .rstd_out = axn_output_at(run->rstd_out, place.cell, sizeof(float)),
         .kept = {run->keeps ? run->mean + place.cell : NULL,
                  run->keeps ? run->variance + place.cell : NULL},
+        .ending = axn_ending_at(&run->ending, place.tensor, run->plan->element_size),
         .streams = run->streams};
     const int64_t done = run->plan->kernels->normalize(&block);
     const int64_t care = place.cells - done < AXN_PAD ? place.cells - done : AXN_PAD;
@@ -431,7 +436,8 @@ static void direct_task(void *data, int64_t begin, int64_t end) {
 static void run_forward(forward_run *run) {
   const axn_geometry *geometry = run->geometry;
   const int64_t units = geometry->partition.units;
-  run->streams = axn_streams_output(run->plan, 2, run->x == run->y);
+  const int tensors = run->ending.residual != NULL ? 3 : 2;
+  run->streams = axn_streams_output(run->plan, tensors, run->x == run->y);
   if (run->given_mean == NULL) {
     const bool split = axn_split_units(&run->runner, &geometry->partition, geometry->sums.blocks);
     run->keeps |= split;
@@ -473,6 +479,7 @@ axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *c
                        .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
                        .x = args.x,
                        .y = args.y,
+                       .ending = axn_ending_of(plan, args.residual),
                        .mean_out = args.mean,
                        .rstd_out = args.rstd,
                        .keeps = args.running_mean != NULL};
@@ -496,6 +503,7 @@ axn_status axn_forward_inference(const axn_plan *plan, const axn_inference_args 
                        .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
                        .x = args.x,
                        .y = args.y,
+                       .ending = axn_ending_of(plan, args.residual),
                        .given_mean = args.running_mean,
                        .given_variance = args.running_variance};
     place_workspace(&run, args.workspace);

@@ -27,6 +27,16 @@ const char *axn_dtype_name(axn_dtype dtype) {
   return (size_t)dtype < sizeof names / sizeof *names ? names[dtype] : NULL;
 }
 
+const char *axn_activation_name(axn_activation activation) {
+  static const char *const names[] = {[AXN_ACTIVATION_NONE] = "none",
+                                      [AXN_ACTIVATION_RELU] = "relu",
+                                      [AXN_ACTIVATION_LEAKY_RELU] = "leaky-relu",
+                                      [AXN_ACTIVATION_SILU] = "silu",
+                                      [AXN_ACTIVATION_GELU] = "gelu",
+                                      [AXN_ACTIVATION_GELU_TANH] = "gelu-tanh"};
+  return (size_t)activation < sizeof names / sizeof *names ? names[activation] : NULL;
+}
+
 static axn_status check_shape(const axn_desc *desc, int64_t *elements, axn_error *error) {
   if (desc->rank < 2 || desc->rank > 5) {
     return axn_fail(error, AXN_ERROR_SHAPE, "rank: %d is not 2 to 5", desc->rank);
@@ -59,6 +69,13 @@ static axn_status check_enums(const axn_desc *desc, axn_error *error) {
   }
   if (desc->layout != AXN_CHANNELS_FIRST && desc->layout != AXN_CHANNELS_LAST) {
     return axn_fail(error, AXN_ERROR_OPTION, "layout: %d is unknown", (int)desc->layout);
+  }
+  if (axn_activation_name(desc->activation) == NULL) {
+    return axn_fail(error, AXN_ERROR_OPTION, "activation: %d is unknown", (int)desc->activation);
+  }
+  if (desc->activation == AXN_ACTIVATION_LEAKY_RELU && !isfinite(desc->negative_slope)) {
+    return axn_fail(error, AXN_ERROR_OPTION, "negative_slope: %g is not finite",
+                    desc->negative_slope);
   }
   if (desc->parameters != AXN_PARAMETERS_PER_CHANNEL &&
       desc->parameters != AXN_PARAMETERS_PER_ELEMENT) {

@@ -58,6 +58,13 @@ size_t axn_parameter_size(const axn_plan *plan); /* of one, in the caller's memo
 /* Scale or shift as reals: themselves, or converted into `room`. Null stays null. */
 const void *axn_read_parameters(const axn_plan *plan, const void *parameters, double *room);
 
+/* What the plan's passes end with. */
+static inline axn_ending axn_ending_of(const axn_plan *plan, const void *residual) {
+  return (axn_ending){.activation = plan->desc.activation,
+                      .slope = (float)plan->desc.negative_slope,
+                      .residual = residual};
+}
+
 /* How many bands backward is cut into; see backward_bands.c. */
 int64_t axn_bands_of(const axn_plan *plan);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* y = (x - mean) * multiplier + offset. */
+/* y = (x - mean) * multiplier + offset, and what ends a pass. */
 #ifndef AXN_LIB_KERNELS_APPLY_H
 #define AXN_LIB_KERNELS_APPLY_H
 
 #include "element.h"
+#include "ending.h"
 #include "kernels.h"
 
 /* A line of the cache that is written by stores of both kinds costs more than streaming saves. Runs that
@@ -28,52 +29,79 @@ INLINE vector apply_to(vector x, const apply_factors *f, int64_t at) {
   return y;
 }
 
-/* A run shorter than a vector. */
-INLINE void apply_some(const element *x, element *y, int64_t length, const apply_factors *f) {
+/* Where a run lies. */
+typedef struct apply_place {
+  const element *x;
+  element *y;
+  int64_t at; /* of it, in what the block's pointers point to */
+} apply_place;
+
+INLINE apply_place place_at(const axn_apply_block *block, int64_t at) {
+  return (apply_place){input_at(block->x, at), output_at(block->y, at), at};
+}
+
+/* A vector of a run. */
+INLINE vector apply_at(const apply_place *run, int64_t i, const apply_factors *f) {
+  return apply_to(load_elements(run->x + i), f, i);
+}
+
+/* Ends some vectors from offset `i` on, and writes them. */
+INLINE void end_and_put(vector *some, int count, const apply_place *run, int64_t i,
+                        const axn_ending *ending, bool streams) {
+  end_vectors(some, count, run->at + i, ending);
+  for (int v = 0; v < count; v++) put(run->y + i + v * WIDTH, some[v], streams);
+}
+
+/* Some elements, fewer than a vector has, from `i` on, whose factors begin with them. */
+INLINE void apply_some(const apply_place *run, int64_t i, int64_t length, const apply_factors *f,
+                       const axn_ending *ending) {
   const vector none = {0};
-  vector v = (load_some_elements(x, length, none) - f->mean) * f->multiplier + f->offset;
+  vector v = (load_some_elements(run->x + i, length, none) - f->mean) * f->multiplier + f->offset;
   if (f->scale != NULL) v *= load_some(f->scale, length, none);
   if (f->shift != NULL) v += load_some(f->shift, length, none);
-  store_some_elements(y, length, v);
+  store_some_elements(run->y + i, length, end_some(v, length, run->at + i, ending));
 }
 
 /* The vectors of a run from `i` on, but for the last one or two; returns where these begin. */
-INLINE int64_t apply_vectors(const element *x, element *y, int64_t i, int64_t length,
-                             const apply_factors *f, bool streams) {
+INLINE int64_t apply_vectors(const apply_place *run, int64_t i, int64_t length,
+                             const apply_factors *f, const axn_ending *ending, bool streams) {
   for (; i + (AT_ONCE + 1) * WIDTH <= length; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
-    for (int v = 0; v < AT_ONCE; v++)
-      some[v] = apply_to(load_elements(x + i + v * WIDTH), f, i + v * WIDTH);
-    for (int v = 0; v < AT_ONCE; v++) put(y + i + v * WIDTH, some[v], streams);
+    for (int v = 0; v < AT_ONCE; v++) some[v] = apply_at(run, i + v * WIDTH, f);
+    end_and_put(some, AT_ONCE, run, i, ending, streams);
   }
-  for (; i + 2 * WIDTH <= length; i += WIDTH)
-    put(y + i, apply_to(load_elements(x + i), f, i), streams);
+  for (; i + 2 * WIDTH <= length; i += WIDTH) {
+    vector one = apply_at(run, i, f);
+    end_and_put(&one, 1, run, i, ending, streams);
+  }
   return i;
 }
 
 /* The last vector may overlap the one before, and both are read before either is written, as y may be x. */
-INLINE void apply_run(const element *x, element *y, int64_t length, const apply_factors *f,
-                      bool streams) {
+INLINE void apply_run(const apply_place *run, int64_t length, const apply_factors *f,
+                      const axn_ending *ending, bool streams) {
   if (length < WIDTH) {
-    apply_some(x, y, length, f);
+    apply_some(run, 0, length, f, ending);
     return;
   }
   int64_t i = 0;
-  if (streams && worth_streaming(y, length)) {
-    i = until_aligned(y);
-    if (i > 0) apply_some(x, y, i, f);
-    i = apply_vectors(x, y, i, length, f, true);
+  if (streams && worth_streaming(run->y, length)) {
+    i = until_aligned(run->y);
+    if (i > 0) apply_some(run, 0, i, f, ending);
+    i = apply_vectors(run, i, length, f, ending, true);
     if (i + WIDTH == length) {
-      stream_elements(y + i, apply_to(load_elements(x + i), f, i));
+      vector one = apply_at(run, i, f);
+      end_and_put(&one, 1, run, i, ending, true);
       return;
     }
   } else {
-    i = apply_vectors(x, y, 0, length, f, false);
+    i = apply_vectors(run, 0, length, f, ending, false);
   }
-  const vector here = apply_to(load_elements(x + i), f, i);
-  const vector last = apply_to(load_elements(x + length - WIDTH), f, length - WIDTH);
-  store_elements(y + i, here);
-  store_elements(y + length - WIDTH, last);
+  vector here = apply_at(run, i, f), last = apply_at(run, length - WIDTH, f);
+  end_vectors(&here, 1, run->at + i, ending);
+  end_vectors(&last, 1, run->at + length - WIDTH, ending);
+  store_elements(run->y + i, here);
+  store_elements(run->y + length - WIDTH, last);
 }
 
 /* `scale` and `shift` are per element, or null. */
@@ -83,14 +111,14 @@ INLINE apply_factors factors_of_line(const axn_apply_block *block, int64_t line,
                          shift};
 }
 
-INLINE void apply_lines(const axn_apply_block *block, const float *scale, const float *shift) {
+INLINE void apply_lines(const axn_apply_block *block, const float *scale, const float *shift,
+                        const axn_ending *ending) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
     for (int64_t l = 0; l < span->lines; l++) {
-      const int64_t at = r * span->row_stride + l * span->line_stride;
+      const apply_place run = place_at(block, r * span->row_stride + l * span->line_stride);
       const apply_factors factors = factors_of_line(block, l, scale, shift);
-      apply_run(input_at(block->x, at), output_at(block->y, at), span->length, &factors,
-                block->streams);
+      apply_run(&run, span->length, &factors, ending, block->streams);
     }
   }
 }
@@ -113,23 +141,27 @@ INLINE vector apply_next(const axn_apply_block *block, apply_sequence *at, const
 }
 
 /* Lines that follow each other without a gap, no shorter than a vector, as one run of aligned vectors. */
-INLINE void apply_lines_in_sequence(const axn_apply_block *block, const element *x, element *y,
-                                    bool streams) {
+INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t first,
+                                    const axn_ending *ending, bool streams) {
+  const apply_place run = place_at(block, first);
   const int64_t length = block->span.length, total = block->span.lines * length;
   apply_sequence at = {0, length, factors_of_line(block, 0, NULL, NULL)};
-  int64_t i = until_aligned(y);
-  if (i > 0) apply_some(x, y, i, &at.factors);
+  int64_t i = until_aligned(run.y);
+  if (i > 0) apply_some(&run, 0, i, &at.factors, ending);
   for (; i + AT_ONCE * WIDTH <= total; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
-    for (int v = 0; v < AT_ONCE; v++) some[v] = apply_next(block, &at, x, i + v * WIDTH);
-    for (int v = 0; v < AT_ONCE; v++) put(y + i + v * WIDTH, some[v], streams);
+    for (int v = 0; v < AT_ONCE; v++) some[v] = apply_next(block, &at, run.x, i + v * WIDTH);
+    end_and_put(some, AT_ONCE, &run, i, ending, streams);
   }
-  for (; i + WIDTH <= total; i += WIDTH) put(y + i, apply_next(block, &at, x, i), streams);
+  for (; i + WIDTH <= total; i += WIDTH) {
+    vector one = apply_next(block, &at, run.x, i);
+    end_and_put(&one, 1, &run, i, ending, streams);
+  }
   for (int64_t some; i < total; i += some) {
     const int64_t line = i / length, here = (line + 1) * length - i;
     const apply_factors rest = factors_of_line(block, line, NULL, NULL);
     some = here < total - i ? here : total - i;
-    apply_some(x + i, y + i, some, &rest);
+    apply_some(&run, i, some, &rest, ending);
   }
 }
 
@@ -139,28 +171,55 @@ INLINE bool is_sequence(const axn_span *span) {
          span->length % WIDTH != 0;
 }
 
-static void apply_rows(const axn_apply_block *block) {
+INLINE void apply_all_rows(const axn_apply_block *block, const axn_ending *ending) {
   if (!is_sequence(&block->span)) {
-    apply_lines(block, NULL, NULL);
+    apply_lines(block, NULL, NULL, ending);
     return;
   }
   for (int64_t r = 0; r < block->span.rows; r++) {
     const int64_t at = r * block->span.row_stride;
     if (block->streams) {
-      apply_lines_in_sequence(block, input_at(block->x, at), output_at(block->y, at), true);
+      apply_lines_in_sequence(block, at, ending, true);
     } else {
-      apply_lines_in_sequence(block, input_at(block->x, at), output_at(block->y, at), false);
+      apply_lines_in_sequence(block, at, ending, false);
     }
   }
 }
 
-static void apply_weighted(const axn_apply_block *block) {
-  if (block->scale != NULL && block->shift != NULL) {
-    apply_lines(block, block->scale, block->shift);
-  } else if (block->scale != NULL) {
-    apply_lines(block, block->scale, NULL);
+/* Endings have functions of their own: without one, nothing of it is there. */
+static void apply_rows_and_end(const axn_apply_block *block) {
+  const axn_ending ending = block->ending;
+  apply_all_rows(block, &ending);
+}
+
+static void apply_rows(const axn_apply_block *block) {
+  if (axn_ends(&block->ending)) {
+    apply_rows_and_end(block);
   } else {
-    apply_lines(block, NULL, block->shift);
+    apply_all_rows(block, NULL);
+  }
+}
+
+INLINE void apply_all_weighted(const axn_apply_block *block, const axn_ending *ending) {
+  if (block->scale != NULL && block->shift != NULL) {
+    apply_lines(block, block->scale, block->shift, ending);
+  } else if (block->scale != NULL) {
+    apply_lines(block, block->scale, NULL, ending);
+  } else {
+    apply_lines(block, NULL, block->shift, ending);
+  }
+}
+
+static void apply_weighted_and_end(const axn_apply_block *block) {
+  const axn_ending ending = block->ending;
+  apply_all_weighted(block, &ending);
+}
+
+static void apply_weighted(const axn_apply_block *block) {
+  if (axn_ends(&block->ending)) {
+    apply_weighted_and_end(block);
+  } else {
+    apply_all_weighted(block, NULL);
   }
 }
 
@@ -183,48 +242,63 @@ INLINE vector transform(vector x, const column_transform *t) {
   return (x - t->mean) * t->multiplier + t->offset;
 }
 
-/* The vector of a row at column `j`, or the first `columns` of it. */
-INLINE vector transform_columns(const axn_apply_block *block, const element *x, int64_t j,
-                                int64_t columns) {
+/* The vector of a row at column `j`. */
+INLINE vector transform_columns(const axn_apply_block *block, const apply_place *row, int64_t j) {
+  const column_transform t = transform_at(block, j, WIDTH);
+  return transform(load_elements(row->x + j), &t);
+}
+
+/* Some columns, fewer than a vector has. */
+INLINE void apply_some_columns(const axn_apply_block *block, const apply_place *row, int64_t j,
+                               int64_t columns, const axn_ending *ending) {
   const column_transform t = transform_at(block, j, columns);
-  return transform(columns >= WIDTH ? load_elements(x + j)
-                                    : load_some_elements(x + j, columns, (vector){0}),
-                   &t);
+  const vector z = transform(load_some_elements(row->x + j, columns, (vector){0}), &t);
+  store_some_elements(row->y + j, columns, end_some(z, columns, row->at + j, ending));
 }
 
 /* A row: its factors come from first-level cache each time, which costs less than to walk several rows at
  * once, whose distance is often a power of two. */
-INLINE void apply_row(const axn_apply_block *block, const element *x, element *y, bool streams) {
+INLINE void apply_row(const axn_apply_block *block, const apply_place *row,
+                      const axn_ending *ending, bool streams) {
   const int64_t columns = block->span.lines;
-  int64_t j = streams ? until_aligned(y) : 0;
-  if (j > 0) store_some_elements(y, j, transform_columns(block, x, 0, j));
+  int64_t j = streams ? until_aligned(row->y) : 0;
+  if (j > 0) apply_some_columns(block, row, 0, j, ending);
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
-    for (int v = 0; v < AT_ONCE; v++) {
-      some[v] = transform_columns(block, x, j + v * WIDTH, WIDTH);
-    }
-    for (int v = 0; v < AT_ONCE; v++) put(y + j + v * WIDTH, some[v], streams);
+    for (int v = 0; v < AT_ONCE; v++) some[v] = transform_columns(block, row, j + v * WIDTH);
+    end_and_put(some, AT_ONCE, row, j, ending, streams);
   }
   for (; j + WIDTH <= columns; j += WIDTH) {
-    put(y + j, transform_columns(block, x, j, WIDTH), streams);
+    vector one = transform_columns(block, row, j);
+    end_and_put(&one, 1, row, j, ending, streams);
   }
-  if (j < columns)
-    store_some_elements(y + j, columns - j, transform_columns(block, x, j, columns - j));
+  if (j < columns) apply_some_columns(block, row, j, columns - j, ending);
+}
+
+INLINE void apply_all_columns(const axn_apply_block *block, const axn_ending *ending) {
+  const bool streams = block->streams && worth_streaming(block->y, block->span.lines);
+  for (int64_t r = 0; r < block->span.rows; r++) {
+    const apply_place row = place_at(block, r * block->span.row_stride);
+    if (streams) {
+      apply_row(block, &row, ending, true);
+    } else {
+      apply_row(block, &row, ending, false);
+    }
+  }
+}
+
+static void apply_columns_and_end(const axn_apply_block *given) {
+  const axn_apply_block block = *given;
+  apply_all_columns(&block, &block.ending);
 }
 
 static void apply_columns(const axn_apply_block *given) {
   /* A copy that no store can change: its fields stay in registers. */
   const axn_apply_block block = *given;
-  const int64_t stride = block.span.row_stride;
-  const element *x = input_at(block.x, 0);
-  element *y = output_at(block.y, 0);
-  const bool streams = block.streams && worth_streaming(block.y, block.span.lines);
-  for (int64_t r = 0; r < block.span.rows; r++) {
-    if (streams) {
-      apply_row(&block, x + r * stride, y + r * stride, true);
-    } else {
-      apply_row(&block, x + r * stride, y + r * stride, false);
-    }
+  if (axn_ends(&block.ending)) {
+    apply_columns_and_end(given);
+  } else {
+    apply_all_columns(&block, NULL);
   }
 }
 

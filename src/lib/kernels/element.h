@@ -114,21 +114,32 @@ INLINE bit_vector narrowed(vector v) {
 
 #endif
 
-INLINE vector vector_of(element_vector elements) {
+/* Without instructions for it, a conversion is too long to stand wherever it is used. */
+#if AXN_VECTOR_BYTES == 16 && !(AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && defined(__aarch64__))
+#define CONVERSION static __attribute__((noinline, unused))
+#else
+#define CONVERSION INLINE
+#endif
+
+CONVERSION vector vector_of(element_vector elements) {
 #if AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 64
   return (vector)_mm512_cvtph_ps((__m256i)elements);
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 32
   return (vector)_mm256_cvtph_ps((__m128i)elements);
+#elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && defined(__aarch64__)
+  return (vector)vcvt_f32_f16((float16x4_t)elements);
 #else
   return widened(__builtin_convertvector(elements, bit_vector));
 #endif
 }
 
-INLINE element_vector elements_of(vector v) {
+CONVERSION element_vector elements_of(vector v) {
 #if AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 64
   return (element_vector)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 32
   return (element_vector)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && defined(__aarch64__)
+  return (element_vector)vcvt_f16_f32((float32x4_t)v);
 #elif AXN_VECTOR_BYTES == 32
   /* Packs work within halves of the register, hence the order of quarters. */
   const __m256i bits = (__m256i)narrowed(v);

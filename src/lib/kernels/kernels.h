@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "axisnorm/axisnorm.h"
 #include "sizes.h"
 
 /* Parameters from index `at` on; there may be none. */
@@ -78,6 +79,27 @@ typedef struct axn_gradient_factors_block {
   float *from_gradient, *from_value, *constant; /* null: not due */
 } axn_gradient_factors_block;
 
+/* What a pass does beyond normalizing: y = activation(z + residual), z being what follows below; or, where
+ * there is a gradient, y = gradient * activation'(z + residual), the way back. */
+typedef struct axn_ending {
+  axn_activation activation;
+  float slope;          /* of leaky ReLU */
+  const void *residual; /* elements, parallel to x; null: 0 */
+  const void *gradient; /* likewise; null: the way is forward */
+} axn_ending;
+
+static inline bool axn_ends(const axn_ending *ending) {
+  return ending->activation != AXN_ACTIVATION_NONE || ending->residual != NULL;
+}
+
+/* The ending of what lies `at` elements further. */
+static inline axn_ending axn_ending_at(const axn_ending *ending, int64_t at, size_t size) {
+  axn_ending there = *ending;
+  if (there.residual != NULL) there.residual = (const char *)there.residual + at * (int64_t)size;
+  if (there.gradient != NULL) there.gradient = (const char *)there.gradient + at * (int64_t)size;
+  return there;
+}
+
 /* y = (x - mean) * multiplier + offset, then, in the weighted form, y * scale + shift. */
 typedef struct axn_apply_block {
   const void *x; /* elements of the tensor's type, as all that follow that are void */
@@ -86,7 +108,8 @@ typedef struct axn_apply_block {
   const float *mean, *multiplier, *offset;
   const float *scale; /* weighted only, per element of a line; null: 1 */
   const float *shift; /* weighted only, per element of a line; null: 0 */
-  bool streams;       /* y will not stay in cache, so it is not to go there */
+  axn_ending ending;
+  bool streams; /* y will not stay in cache, so it is not to go there */
 } axn_apply_block;
 
 /* Lines that are a whole statistic each, from x to y. */
@@ -102,6 +125,7 @@ typedef struct axn_normalize_block {
   const float *scale, *shift; /* null: 1 and 0 */
   float *mean_out, *rstd_out; /* per line; null: not due */
   axn_moments kept;           /* mean and variance per line; null: not due */
+  axn_ending ending;
   bool streams;
 } axn_normalize_block;
 

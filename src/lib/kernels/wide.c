@@ -2,6 +2,7 @@
 /* Compiled once per type of element with AXN_ELEMENT, an axn_dtype, and the name of its table. */
 #include "wide.h"
 
+#include <math.h>
 #include <stddef.h>
 
 #if AXN_ELEMENT == 2
@@ -48,14 +49,79 @@ static double normalized_at(const axn_wide_block *block, int64_t at) {
   return (load_one(block->x, at) - block->mean) * block->rstd;
 }
 
+/* The normal distribution function. */
+static double normal_distribution(double z) {
+  static const double ROOT_OF_HALF = 0.70710678118654752440;
+  return 0.5 * erfc(-z * ROOT_OF_HALF);
+}
+
+static const double TANH_FACTOR = 0.79788456080286535588, TANH_CUBE = 0.044715; /* sqrt(2 / pi) */
+
+static double logistic(double z) {
+  return 1 / (1 + exp(-z));
+}
+
+static double gelu_tanh_share(double z) {
+  return logistic(2 * TANH_FACTOR * (z + TANH_CUBE * z * z * z));
+}
+
+static double activated(double z, const axn_ending *ending) {
+  switch (ending->activation) {
+  case AXN_ACTIVATION_RELU:
+    return z < 0 ? 0 : z;
+  case AXN_ACTIVATION_LEAKY_RELU:
+    return z < 0 ? z * (double)ending->slope : z;
+  case AXN_ACTIVATION_SILU:
+    return z * logistic(z);
+  case AXN_ACTIVATION_GELU:
+    return z * normal_distribution(z);
+  case AXN_ACTIVATION_GELU_TANH:
+    return z * gelu_tanh_share(z);
+  case AXN_ACTIVATION_NONE:
+    break;
+  }
+  return z;
+}
+
+/* g times the derivative, which has reached its limits where z is taken for one of them. */
+static double through_activation(double g, double z, const axn_ending *ending) {
+  static const double ROOT = 0.39894228040143267794; /* 1 / sqrt(2 pi) */
+  const double c = z > 100 ? 100 : z < -100 ? -100 : z;
+  double share;
+  switch (ending->activation) {
+  case AXN_ACTIVATION_RELU:
+    return z > 0 ? g : 0;
+  case AXN_ACTIVATION_LEAKY_RELU:
+    return z > 0 ? g : g * (double)ending->slope;
+  case AXN_ACTIVATION_SILU:
+    share = logistic(c);
+    return g * (share * (1 + c * (1 - share)));
+  case AXN_ACTIVATION_GELU:
+    return g * (normal_distribution(c) + c * ROOT * exp(-0.5 * c * c));
+  case AXN_ACTIVATION_GELU_TANH:
+    share = gelu_tanh_share(c);
+    return g * (share + c * share * (1 - share) * 2 * TANH_FACTOR * (1 + 3 * TANH_CUBE * c * c));
+  case AXN_ACTIVATION_NONE:
+    break;
+  }
+  return g;
+}
+
+static double ended(double z, int64_t at, const axn_ending *ending) {
+  if (ending->residual != NULL) z += load_one(ending->residual, at);
+  if (ending->gradient == NULL) return activated(z, ending);
+  return through_activation(load_one(ending->gradient, at), z, ending);
+}
+
 static void apply(const axn_wide_block *given) {
   const axn_wide_block block = *given; /* that no store can change */
+  const bool ends = axn_ends(&block.ending) || block.ending.gradient != NULL;
   for (int64_t r = 0; r < block.rows; r++) {
     for (int64_t j = 0; j < block.columns; j++) {
       const int64_t at = r * block.row_stride + j;
-      store_one(block.out, at,
-                normalized_at(&block, at) * parameter_at(block.scale, &block, j, 1) +
-                    parameter_at(block.shift, &block, j, 0));
+      const double z = normalized_at(&block, at) * parameter_at(block.scale, &block, j, 1) +
+                       parameter_at(block.shift, &block, j, 0);
+      store_one(block.out, at, ends ? ended(z, at, &block.ending) : z);
     }
   }
 }

@@ -9,7 +9,7 @@
 #ifndef AXN_LIB_WIDE_H
 #define AXN_LIB_WIDE_H
 
-#include <stdint.h>
+#include "kernels.h"
 
 /* A block with one statistic. */
 typedef struct axn_wide_block {
@@ -20,6 +20,7 @@ typedef struct axn_wide_block {
   const void *scale, *shift; /* reals; null: 1 and 0 */
   int64_t parameter_column;  /* stride, 0 where it stays the same */
   double mean, rstd;
+  axn_ending ending; /* for apply only */
 } axn_wide_block;
 
 typedef struct axn_wide_kernels {
