@@ -87,6 +87,14 @@ int keeps_running(const axn_desc *desc) {
          desc->norm == AXN_GHOST_BATCH_NORM;
 }
 
+int needs_running(const axn_desc *desc) {
+  return desc->norm == AXN_BATCH_NORM || desc->norm == AXN_GHOST_BATCH_NORM;
+}
+
+int knows_mean(const axn_desc *desc) {
+  return desc->norm != AXN_RMS_NORM;
+}
+
 axn_desc make_desc(axn_norm norm, int rank, const int64_t *shape) {
   axn_desc desc = axn_desc_init();
   desc.norm = norm;

@@ -75,6 +75,8 @@ int64_t values_of(const axn_desc *desc);
 const char *desc_text(const axn_desc *desc);
 
 int keeps_running(const axn_desc *desc);
-int takes_axis(const axn_desc *desc); /* layer and rms */
+int needs_running(const axn_desc *desc); /* in inference: batch and ghost */
+int knows_mean(const axn_desc *desc);    /* all but rms */
+int takes_axis(const axn_desc *desc);    /* layer and rms */
 
 #endif

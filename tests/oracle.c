@@ -101,6 +101,8 @@ static void measure(oracle *self, const int reduced[5]) {
   const axn_desc *desc = &self->desc;
   uint32_t bit = 1;
   self->elements = self->statistics = self->values = self->parameters = 1;
+  self->split_axis = -1;
+  self->split_groups = 1;
   for (int k = 0; k < desc->rank; k++) {
     int64_t extent = desc->shape[k];
     self->elements *= extent;
@@ -110,10 +112,13 @@ static void measure(oracle *self, const int reduced[5]) {
     if (reduced[k]) self->parameters *= extent;
   }
   for (int k = 0; k < 2; k++) {
-    int64_t groups = group_size(desc, k) > 0 ? desc->shape[k] / group_size(desc, k) : 1;
-    self->statistics *= groups;
-    self->values /= groups;
+    if (group_size(desc, k) == 0) continue;
+    self->split_axis = k;
+    self->split_groups = desc->shape[k] / group_size(desc, k);
   }
+  self->statistics *= self->split_groups;
+  self->values /= self->split_groups;
+  self->batches = desc->norm == AXN_GHOST_BATCH_NORM ? self->split_groups : 1;
   if (desc->parameters == AXN_PARAMETERS_PER_CHANNEL) self->parameters = desc->shape[1];
   int keeps_running = desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM ||
                       desc->norm == AXN_GHOST_BATCH_NORM;
@@ -224,7 +229,7 @@ static double weight_of_batch(const axn_desc *desc, int64_t count) {
  * ghost batches of this pass. */
 static void update_in_turn(const oracle *self, const oracle_forward *forward, int64_t count,
                            double unbias, double *running_mean, double *running_variance) {
-  int64_t channels = self->running, ghosts = self->statistics / channels;
+  int64_t channels = self->running, ghosts = self->batches;
   for (int64_t i = 0; i < ghosts; i++) {
     double weight = weight_of_batch(&self->desc, count - ghosts + 1 + i);
     for (int64_t c = 0; c < channels; c++) {

@@ -22,7 +22,7 @@ static int64_t take(source *from, int64_t limit) {
 
 static axn_desc take_desc(source *from) {
   axn_desc desc = axn_desc_init();
-  desc.norm = (axn_norm)take(from, 6);
+  desc.norm = (axn_norm)take(from, 9);
   desc.layout = (axn_layout)(1 + take(from, 2));
   desc.parameters = (axn_parameters)(1 + take(from, 2));
   desc.running_variance = (axn_running_variance)(1 + take(from, 2));
@@ -30,6 +30,7 @@ static axn_desc take_desc(source *from) {
   desc.rank = (int)take(from, 7);
   for (int k = 0; k < AXN_MAX_RANK; k++) desc.shape[k] = take(from, 70);
   desc.groups = take(from, 9);
+  desc.ghost_batch = take(from, 9);
   desc.axis = (int)take(from, 12) - 6;
   desc.threads = (int)take(from, 3);
   if (take(from, 4) == 0) desc.momentum = AXN_MOMENTUM_CUMULATIVE;
@@ -37,6 +38,7 @@ static axn_desc take_desc(source *from) {
     memcpy(&desc, from->at, sizeof desc);
     desc.struct_size = sizeof desc;
     desc.parallel_for = NULL;
+    desc.strategy = NULL;
   }
   return desc;
 }
