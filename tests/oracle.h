@@ -44,7 +44,8 @@ typedef struct oracle_backward {
   double uncancelled;  /* largest |rstd * scale * grad_y|: the size of the terms of grad_x */
 } oracle_backward;
 
-/* The descriptor must be one that the library accepts. */
+/* The descriptor must be one that the library accepts; a strategy of its own, one whose context is the
+ * axn_axes that it selects. */
 oracle oracle_make(const axn_desc *desc);
 void oracle_free(oracle *self);
 
