@@ -87,6 +87,14 @@ int keeps_running(const axn_desc *desc) {
          desc->norm == AXN_GHOST_BATCH_NORM;
 }
 
+int needs_running(const axn_desc *desc) {
+  return desc->norm == AXN_BATCH_NORM || desc->norm == AXN_GHOST_BATCH_NORM;
+}
+
+int knows_mean(const axn_desc *desc) {
+  return desc->norm != AXN_RMS_NORM;
+}
+
 axn_desc make_desc(axn_norm norm, int rank, const int64_t *shape) {
   axn_desc desc = axn_desc_init();
   desc.norm = norm;
@@ -259,7 +267,7 @@ int listed_desc(int i, const int64_t shape[5], axn_desc *desc) {
 }
 
 const char *desc_text(const axn_desc *desc) {
-  static _Thread_local char text[256];
+  static _Thread_local char text[320];
   static const char *const names[] = {"?",     "batch", "layer",      "instance",
                                       "group", "rms",   "positional", "ghost"};
   char shape[96];
@@ -268,10 +276,14 @@ const char *desc_text(const axn_desc *desc) {
     used += snprintf(shape + used, sizeof shape - (size_t)used, "%s%" PRId64, k ? "x" : "",
                      desc->shape[k]);
   }
-  snprintf(text, sizeof text,
+  const axn_axes *own = desc->strategy ? desc->strategy->context : NULL;
+  used = own ? snprintf(text, sizeof text, "axes 0x%x, axis %d in %" PRId64 " groups, ",
+                        (unsigned)own->reduced, own->split_axis, own->split_groups)
+             : 0;
+  snprintf(text + used, sizeof text - (size_t)used,
            "%s %s %s groups=%" PRId64 " ghost=%" PRId64
            " axis=%d %s epsilon=%g momentum=%g running=%s isa=%d",
-           names[desc->norm], shape, desc->layout == AXN_CHANNELS_LAST ? "last" : "first",
+           names[own ? 0 : desc->norm], shape, desc->layout == AXN_CHANNELS_LAST ? "last" : "first",
            desc->groups, desc->ghost_batch, desc->axis,
            desc->parameters == AXN_PARAMETERS_PER_ELEMENT ? "per-element" : "per-channel",
            desc->epsilon, desc->momentum,

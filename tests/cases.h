@@ -71,10 +71,12 @@ int reaching_desc(size_t i, axn_desc *desc);
 /* Elements that share one statistic; the tests' own count, for choosing cases. */
 int64_t values_of(const axn_desc *desc);
 
-/* One line about a descriptor, for messages; the buffer is static, one per thread. */
+/* One line about a descriptor (a strategy of its own as oracle.h has it), for messages; the buffer is static, one per thread. */
 const char *desc_text(const axn_desc *desc);
 
 int keeps_running(const axn_desc *desc);
-int takes_axis(const axn_desc *desc); /* layer and rms */
+int needs_running(const axn_desc *desc); /* in inference: batch and ghost */
+int knows_mean(const axn_desc *desc);    /* all but rms */
+int takes_axis(const axn_desc *desc);    /* layer and rms */
 
 #endif

@@ -18,8 +18,30 @@ static double *doubles(int64_t count) {
   return zeroed(count, sizeof(double));
 }
 
-/* Which axes of N, C, spatial are reduced, as one flag each; a split channel axis counts. */
+/* What a strategy of the test's own selects; null for a norm. */
+static const axn_axes *own_axes(const axn_desc *desc) {
+  return desc->strategy ? desc->strategy->context : NULL;
+}
+
+static int takes_mean(const axn_desc *desc) {
+  return desc->strategy ? !desc->strategy->second_moment : desc->norm != AXN_RMS_NORM;
+}
+
+static int in_turn(const axn_desc *desc) {
+  return desc->strategy ? desc->strategy->running == AXN_RUNNING_IN_TURN
+                        : desc->norm == AXN_GHOST_BATCH_NORM;
+}
+
+static int has_running(const axn_desc *desc) {
+  if (desc->strategy) return desc->strategy->running != AXN_RUNNING_NONE;
+  return desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM || in_turn(desc);
+}
+
+/* Which axes of N, C, spatial are reduced, as one flag each; a split axis counts. */
 static void find_reduced_axes(const axn_desc *desc, int reduced[5]) {
+  const axn_axes *own = own_axes(desc);
+  for (int k = 0; own && k < desc->rank; k++) reduced[k] = (int)(own->reduced >> k & 1);
+  if (own) return;
   int axis = desc->axis < 0 ? desc->axis + desc->rank : desc->axis;
   for (int k = 0; k < desc->rank; k++) {
     int spatial = k >= 2;
@@ -56,6 +78,8 @@ static void find_memory_order(const axn_desc *desc, int order[5]) {
 
 /* How many neighbours along axis k share a statistic where the axis is cut into groups; 0 where not. */
 static int64_t group_size(const axn_desc *desc, int k) {
+  const axn_axes *own = own_axes(desc);
+  if (own) return k == own->split_axis ? desc->shape[k] / own->split_groups : 0;
   if (k == 1 && desc->norm == AXN_GROUP_NORM) return desc->shape[1] / desc->groups;
   if (k == 0 && desc->norm == AXN_GHOST_BATCH_NORM) return desc->ghost_batch;
   return 0;
@@ -101,6 +125,8 @@ static void measure(oracle *self, const int reduced[5]) {
   const axn_desc *desc = &self->desc;
   uint32_t bit = 1;
   self->elements = self->statistics = self->values = self->parameters = 1;
+  self->split_axis = -1;
+  self->split_groups = 1;
   for (int k = 0; k < desc->rank; k++) {
     int64_t extent = desc->shape[k];
     self->elements *= extent;
@@ -109,15 +135,16 @@ static void measure(oracle *self, const int reduced[5]) {
     *(reduced[k] ? &self->values : &self->statistics) *= extent;
     if (reduced[k]) self->parameters *= extent;
   }
-  for (int k = 0; k < 2; k++) {
-    int64_t groups = group_size(desc, k) > 0 ? desc->shape[k] / group_size(desc, k) : 1;
-    self->statistics *= groups;
-    self->values /= groups;
+  for (int k = 0; k < desc->rank; k++) {
+    if (group_size(desc, k) == 0) continue;
+    self->split_axis = k;
+    self->split_groups = desc->shape[k] / group_size(desc, k);
   }
+  self->statistics *= self->split_groups;
+  self->values /= self->split_groups;
   if (desc->parameters == AXN_PARAMETERS_PER_CHANNEL) self->parameters = desc->shape[1];
-  int keeps_running = desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM ||
-                      desc->norm == AXN_GHOST_BATCH_NORM;
-  self->running = keeps_running ? desc->shape[1] : 0;
+  self->running = has_running(desc) ? desc->shape[1] : 0;
+  self->batches = in_turn(desc) ? self->statistics / self->running : 1;
 }
 
 oracle oracle_make(const axn_desc *desc) {
@@ -164,7 +191,7 @@ static void find_statistics(const oracle *self, const double *x, oracle_forward 
   long double n = (long double)self->values;
   for (int64_t e = 0; e < self->elements; e++) sum[self->statistic_of[e]] += x[e];
   for (int64_t s = 0; s < self->statistics; s++) {
-    forward->mean[s] = self->desc.norm == AXN_RMS_NORM ? 0.0 : (double)(sum[s] / n);
+    forward->mean[s] = takes_mean(&self->desc) ? (double)(sum[s] / n) : 0.0;
     sum[s] = 0;
   }
   for (int64_t e = 0; e < self->elements; e++) {
@@ -224,7 +251,7 @@ static double weight_of_batch(const axn_desc *desc, int64_t count) {
  * ghost batches of this pass. */
 static void update_in_turn(const oracle *self, const oracle_forward *forward, int64_t count,
                            double unbias, double *running_mean, double *running_variance) {
-  int64_t channels = self->running, ghosts = self->statistics / channels;
+  int64_t channels = self->running, ghosts = self->batches;
   for (int64_t i = 0; i < ghosts; i++) {
     double weight = weight_of_batch(&self->desc, count - ghosts + 1 + i);
     for (int64_t c = 0; c < channels; c++) {
@@ -243,7 +270,7 @@ void oracle_update_running(const oracle *self, const oracle_forward *forward, in
   int64_t samples = self->statistics / channels; /* 1 for batch, N for instance */
   double n = (double)self->values;
   double unbias = desc->running_variance == AXN_RUNNING_VARIANCE_UNBIASED ? n / (n - 1.0) : 1.0;
-  if (desc->norm == AXN_GHOST_BATCH_NORM) {
+  if (in_turn(desc)) {
     update_in_turn(self, forward, count, unbias, running_mean, running_variance);
     return;
   }
@@ -310,7 +337,7 @@ static void flow_through_statistics(const oracle *self, const double *normalized
     int64_t s = self->statistic_of[e];
     double g = grad_y[e] * (scale ? scale[self->parameter_of[e]] : 1.0);
     long double n = (long double)self->values;
-    long double centre = self->desc.norm == AXN_RMS_NORM ? 0.0L : sum_g[s] / n;
+    long double centre = takes_mean(&self->desc) ? sum_g[s] / n : 0.0L;
     long double inner = g - centre - normalized[e] * (sum_gh[s] / n);
     backward->grad_x[e] = (double)(rstd[s] * inner);
     keep_largest(&backward->uncancelled, rstd[s] * g);

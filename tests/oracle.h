@@ -21,7 +21,10 @@ typedef struct oracle {
   int64_t *statistic_of; /* [elements], memory order */
   int64_t *parameter_of; /* [elements] */
   int64_t *channel_of;   /* [elements] */
-  uint32_t reduced_axes; /* as axn_plan_info has it */
+  uint32_t reduced_axes; /* this and the next two as axn_plan_info has them */
+  int split_axis;
+  int64_t split_groups;
+  int64_t batches; /* as how many a training pass counts */
 } oracle;
 
 /* Statistics and what was normalized with them; arrays are the oracle's, freed by forward_free. */
@@ -41,7 +44,8 @@ typedef struct oracle_backward {
   double uncancelled;  /* largest |rstd * scale * grad_y|: the size of the terms of grad_x */
 } oracle_backward;
 
-/* The descriptor must be one that the library accepts. */
+/* The descriptor must be one that the library accepts; a strategy of its own, one whose context is the
+ * axn_axes that it selects. */
 oracle oracle_make(const axn_desc *desc);
 void oracle_free(oracle *self);
 
@@ -58,7 +62,8 @@ oracle_forward oracle_from_running(const oracle *self, const double *x, const do
                                    const double *running_variance);
 void oracle_forward_free(oracle_forward *forward);
 
-/* Running statistics after a training pass, in place; `count` is of batches, this one included. */
+/* Running statistics after a training pass, in place; `count` is of batches, those of this pass
+ * included. */
 void oracle_update_running(const oracle *self, const oracle_forward *forward, int64_t count,
                            double *running_mean, double *running_variance);
 

@@ -74,10 +74,12 @@ Test(backward, every_way_through_the_engine) {
 static void check_on_data(data_spec data, uint64_t own) {
   uint64_t seed = test_seed(own);
   const axn_desc descs[] = {
-      desc_of(AXN_BATCH_NORM, 7, 5, 12, 11, 0),    desc_of(AXN_BATCH_NORM, 300, 19, 0, 0, 0),
-      desc_of(AXN_LAYER_NORM, 5, 768, 0, 0, 0),    desc_of(AXN_LAYER_NORM, 2, 24, 13, 9, 0),
-      desc_of(AXN_INSTANCE_NORM, 3, 4, 31, 29, 0), desc_of(AXN_GROUP_NORM, 3, 12, 10, 10, 0),
-      desc_of(AXN_GROUP_NORM, 1, 6, 8191, 0, 0),
+      desc_of(AXN_BATCH_NORM, 7, 5, 12, 11, 0),       desc_of(AXN_BATCH_NORM, 300, 19, 0, 0, 0),
+      desc_of(AXN_LAYER_NORM, 5, 768, 0, 0, 0),       desc_of(AXN_LAYER_NORM, 2, 24, 13, 9, 0),
+      desc_of(AXN_INSTANCE_NORM, 3, 4, 31, 29, 0),    desc_of(AXN_GROUP_NORM, 3, 12, 10, 10, 0),
+      desc_of(AXN_GROUP_NORM, 1, 6, 8191, 0, 0),      desc_of(AXN_RMS_NORM, 5, 768, 0, 0, 0),
+      desc_of(AXN_RMS_NORM, 2, 24, 13, 9, 0),         desc_of(AXN_POSITIONAL_NORM, 3, 40, 11, 7, 0),
+      desc_of(AXN_GHOST_BATCH_NORM, 6, 5, 12, 11, 0),
   };
   for (size_t i = 0; i < 2 * sizeof descs / sizeof descs[0]; i++) {
     axn_desc desc = descs[i / 2];
@@ -113,9 +115,15 @@ Test(backward, constant_input) {
 Test(backward, long_statistics) {
   uint64_t seed = test_seed(109);
   axn_desc descs[] = {
-      desc_of(AXN_BATCH_NORM, 200001, 3, 0, 0, 0),    desc_of(AXN_BATCH_NORM, 4, 3, 301, 299, 0),
-      desc_of(AXN_LAYER_NORM, 1, 1000001, 0, 0, 0),   desc_of(AXN_LAYER_NORM, 1, 5, 401, 397, 0),
-      desc_of(AXN_INSTANCE_NORM, 1, 1, 700001, 0, 0), desc_of(AXN_GROUP_NORM, 2, 6, 401, 211, 0),
+      desc_of(AXN_BATCH_NORM, 200001, 3, 0, 0, 0),
+      desc_of(AXN_BATCH_NORM, 4, 3, 301, 299, 0),
+      desc_of(AXN_LAYER_NORM, 1, 1000001, 0, 0, 0),
+      desc_of(AXN_LAYER_NORM, 1, 5, 401, 397, 0),
+      desc_of(AXN_INSTANCE_NORM, 1, 1, 700001, 0, 0),
+      desc_of(AXN_GROUP_NORM, 2, 6, 401, 211, 0),
+      desc_of(AXN_RMS_NORM, 1, 1000001, 0, 0, 0),
+      desc_of(AXN_POSITIONAL_NORM, 1, 150001, 3, 0, 0),
+      desc_of(AXN_GHOST_BATCH_NORM, 100002, 3, 0, 0, 0),
   };
   for (size_t i = 0; i < 2 * sizeof descs / sizeof descs[0]; i++) {
     axn_desc desc = descs[i / 2];
@@ -176,6 +184,36 @@ Test(backward, each_output_may_be_left_out) {
   for (int i = 0; listed_desc(i, shape, &desc); i++) {
     check_subsets(&desc, 0, (uint64_t)i);
     if (keeps_running(&desc)) check_subsets(&desc, 1, (uint64_t)i);
+  }
+}
+
+/* rms has no mean: the one that is saved is not looked at, and may be left out. */
+static void check_without_mean(const axn_desc *desc, uint64_t seed) {
+  rig with = rig_make(desc, RIG_SCALE, DATA_STANDARD, seed);
+  rig without = rig_make(desc, RIG_SCALE, DATA_STANDARD, seed);
+  rig_train(&with);
+  rig_train(&without);
+  free(without.mean);
+  without.mean = NULL;
+  for (int64_t s = 0; s < with.sizes.statistics; s++) with.mean[s] = NAN;
+  rig_backward(&with);
+  rig_backward(&without);
+  check_same(&with, "grad_x", with.sizes.elements, with.grad_x, without.grad_x);
+  check_same(&with, "grad_scale", with.sizes.parameters, with.grad_scale, without.grad_scale);
+  check_same(&with, "grad_shift", with.sizes.parameters, with.grad_shift, without.grad_shift);
+  cr_assert(!isnan(with.grad_x[0]), "%s: the mean was looked at", desc_text(desc));
+  rig_free(&with);
+  rig_free(&without);
+}
+
+Test(backward, rms_needs_no_mean) {
+  const int64_t shape[5] = {3, 6, 5, 7, 2};
+  axn_desc desc;
+  for (int i = 0; listed_desc(i, shape, &desc); i++) {
+    if (!knows_mean(&desc)) check_without_mean(&desc, (uint64_t)i);
+  }
+  for (size_t i = 0; reaching_desc(i, &desc); i++) {
+    if (!knows_mean(&desc)) check_without_mean(&desc, i);
   }
 }
 

@@ -18,9 +18,8 @@ static void check_sizes(const rig *self) {
   cr_assert(info->running_statistics == self->sizes.running, "%s: running", text);
   cr_assert(info->reduced_axes == self->sizes.reduced_axes, "%s: reduced_axes %x, expected %x",
             text, info->reduced_axes, self->sizes.reduced_axes);
-  int split = self->desc.norm == AXN_GROUP_NORM;
-  cr_assert(info->split_axis == (split ? 1 : -1), "%s: split_axis", text);
-  if (split) cr_assert(info->split_groups == self->desc.groups, "%s: split_groups", text);
+  cr_assert(info->split_axis == self->sizes.split_axis, "%s: split_axis", text);
+  cr_assert(info->split_groups == self->sizes.split_groups, "%s: split_groups", text);
   cr_assert(info->values_per_task >= 1, "%s: values_per_task", text);
 }
 
@@ -36,7 +35,7 @@ static void check_training(const axn_desc *desc, unsigned has, data_spec data, u
 }
 
 static void check_inference(const axn_desc *desc, unsigned has, data_spec data, uint64_t seed) {
-  if (!(has & RIG_RUNNING) && desc->norm == AXN_BATCH_NORM) return; /* must have them */
+  if (!(has & RIG_RUNNING) && needs_running(desc)) return;
   rig self = rig_make(desc, has, data, seed);
   oracle_forward expected = rig_expect_inference(&self);
   rig_infer(&self);
@@ -108,6 +107,9 @@ static void check_on_data(data_spec data, double epsilon, uint64_t own) {
       desc_of(AXN_INSTANCE_NORM, 3, 4, 31, 29, 0), desc_of(AXN_INSTANCE_NORM, 2, 3, 2, 5, 3),
       desc_of(AXN_GROUP_NORM, 3, 12, 10, 10, 0),   desc_of(AXN_GROUP_NORM, 1, 6, 8191, 0, 0),
       desc_of(AXN_LAYER_NORM, 4, 7, 33, 0, 0),     desc_of(AXN_BATCH_NORM, 2, 3, 150, 150, 0),
+      desc_of(AXN_RMS_NORM, 5, 768, 0, 0, 0),      desc_of(AXN_RMS_NORM, 2, 24, 13, 9, 0),
+      desc_of(AXN_RMS_NORM, 300, 19, 0, 0, 0),     desc_of(AXN_POSITIONAL_NORM, 3, 40, 11, 7, 0),
+      desc_of(AXN_POSITIONAL_NORM, 2, 9, 5, 3, 2), desc_of(AXN_GHOST_BATCH_NORM, 6, 5, 12, 11, 0),
   };
   for (size_t i = 0; i < sizeof descs / sizeof descs[0]; i++) {
     for (int layout = AXN_CHANNELS_FIRST; layout <= AXN_CHANNELS_LAST; layout++) {
@@ -183,7 +185,16 @@ Test(forward, epsilon_far_larger_than_the_variance) {
 
 /* ---- constant input ---- */
 
+/* With rms it is 1 or less, by epsilon, times the sign; the shift is left of a constant 0 alone. */
+static void check_constant_without_mean(axn_desc desc, float value, unsigned has) {
+  check_training(&desc, has, (data_spec){DATA_CONSTANT, (double)value, 0.0}, 30);
+}
+
 static void check_constant(axn_desc desc, float value, unsigned has) {
+  if (!knows_mean(&desc) && value != 0.0f) {
+    check_constant_without_mean(desc, value, has);
+    return;
+  }
   rig self = rig_make(&desc, has, (data_spec){DATA_CONSTANT, (double)value, 0.0}, 30);
   rig_train(&self);
   for (int64_t e = 0; e < self.sizes.elements; e++) {
@@ -210,10 +221,11 @@ Test(forward, constant_input_gives_the_shift_exactly) {
     }
     check_constant(desc_of(AXN_BATCH_NORM, 3, 2, 101, 103, 0), values[v], RIG_ALL);
     check_constant(desc_of(AXN_LAYER_NORM, 1, 100003, 0, 0, 0), values[v], RIG_SHIFT);
+    check_constant(desc_of(AXN_RMS_NORM, 1, 100003, 0, 0, 0), values[v], RIG_SHIFT);
   }
 }
 
-/* One value per statistic: layer and group give the shift. */
+/* One value per statistic: layer, group and positional give the shift; rms what is left by epsilon. */
 Test(forward, one_value_per_statistic_gives_the_shift) {
   axn_desc layer = desc_of(AXN_LAYER_NORM, 4, 6, 0, 0, 0);
   layer.shape[1] = 1;
@@ -221,7 +233,7 @@ Test(forward, one_value_per_statistic_gives_the_shift) {
   last.axis = -1;
   axn_desc group = desc_of(AXN_GROUP_NORM, 3, 6, 1, 1, 0);
   group.groups = 6;
-  const axn_desc descs[] = {layer, last, group};
+  const axn_desc descs[] = {layer, last, group, desc_of(AXN_POSITIONAL_NORM, 3, 1, 5, 7, 0)};
   for (size_t i = 0; i < sizeof descs / sizeof descs[0]; i++) {
     rig self = rig_make(&descs[i], RIG_SCALE | RIG_SHIFT, DATA_STANDARD, 31);
     cr_assert(self.info.values_per_statistic == 1);
@@ -232,6 +244,9 @@ Test(forward, one_value_per_statistic_gives_the_shift) {
     check_same(&self, "mean", self.sizes.statistics, self.mean, self.x);
     rig_free(&self);
   }
+  axn_desc rms = last;
+  rms.norm = AXN_RMS_NORM;
+  check_training(&rms, RIG_SCALE | RIG_SHIFT, DATA_STANDARD, 31);
 }
 
 /* ---- long statistics ---- */
@@ -245,10 +260,16 @@ Test(forward, long_statistics_in_every_direction) {
   const data_spec data = {DATA_NORMAL, 50.0, 1.0};
   uint64_t seed = test_seed(41);
   axn_desc descs[] = {
-      desc_of(AXN_BATCH_NORM, 1000003, 2, 0, 0, 0), desc_of(AXN_BATCH_NORM, 150001, 7, 0, 0, 0),
-      desc_of(AXN_BATCH_NORM, 5, 3, 301, 299, 0),   desc_of(AXN_INSTANCE_NORM, 1, 1, 700001, 0, 0),
-      desc_of(AXN_GROUP_NORM, 2, 6, 401, 211, 0),   desc_of(AXN_LAYER_NORM, 2, 1, 130003, 3, 0),
+      desc_of(AXN_BATCH_NORM, 1000003, 2, 0, 0, 0),
+      desc_of(AXN_BATCH_NORM, 150001, 7, 0, 0, 0),
+      desc_of(AXN_BATCH_NORM, 5, 3, 301, 299, 0),
+      desc_of(AXN_INSTANCE_NORM, 1, 1, 700001, 0, 0),
+      desc_of(AXN_GROUP_NORM, 2, 6, 401, 211, 0),
+      desc_of(AXN_LAYER_NORM, 2, 1, 130003, 3, 0),
       desc_of(AXN_LAYER_NORM, 1, 1000001, 0, 0, 0),
+      desc_of(AXN_RMS_NORM, 1, 1000001, 0, 0, 0),
+      desc_of(AXN_POSITIONAL_NORM, 1, 150001, 2, 3, 0),
+      desc_of(AXN_GHOST_BATCH_NORM, 300002, 3, 0, 0, 0),
   };
   for (size_t i = 0; i < 2 * sizeof descs / sizeof descs[0]; i++) {
     axn_desc desc = descs[i / 2];
@@ -259,7 +280,7 @@ Test(forward, long_statistics_in_every_direction) {
 }
 
 /* Few values leave roundings no chance to average out, and thousands of statistics find the worst:
- * along memory (layer) and across it (batch). */
+ * along memory (layer, rms) and across it (batch). */
 Test(forward, thousands_of_short_statistics) {
   static const int64_t lengths[] = {2, 3, 4, 7, 13, 17, 21, 34, 55, 89, 144, 528};
   const data_spec specs[] = {{DATA_NORMAL, 0.0, 1.0},
@@ -272,6 +293,8 @@ Test(forward, thousands_of_short_statistics) {
     for (size_t d = 0; d < sizeof specs / sizeof specs[0]; d++) {
       axn_desc rows = desc_of(AXN_LAYER_NORM, 3001, lengths[i], 0, 0, 0);
       axn_desc columns = desc_of(AXN_BATCH_NORM, lengths[i], 3001, 0, 0, 0);
+      check_training(&rows, RIG_PLAIN, specs[d], case_seed(seed, 10 * i + d));
+      rows.norm = AXN_RMS_NORM;
       check_training(&rows, RIG_PLAIN, specs[d], case_seed(seed, 10 * i + d));
       check_training(&columns, RIG_PLAIN, specs[d], case_seed(seed, 10 * i + d));
     }

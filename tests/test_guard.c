@@ -189,7 +189,7 @@ static void check_passes(const axn_desc *desc, int at_end) {
   yard self = yard_make(desc, at_end, 701);
   int keeps = self.info.running_statistics > 0;
   train(&self);
-  if (desc->norm != AXN_BATCH_NORM) infer(&self, 0);
+  if (!needs_running(desc)) infer(&self, 0);
   if (keeps) infer(&self, 1);
   backward(&self, 0);
   if (keeps) backward(&self, 1);
@@ -209,10 +209,12 @@ static void check_lengths(axn_isa isa) {
   if (!axn_isa_available(isa)) return;
   for (int64_t n = 1; n <= 130; n++) {
     axn_desc descs[] = {
-        desc_of(AXN_LAYER_NORM, 2, n, 0, 0, 0),    desc_of(AXN_BATCH_NORM, 3, n, 0, 0, 0),
-        desc_of(AXN_BATCH_NORM, n, 3, 0, 0, 0),    desc_of(AXN_INSTANCE_NORM, 2, 2, n, 0, 0),
-        desc_of(AXN_INSTANCE_NORM, 1, n, 3, 0, 0), desc_of(AXN_GROUP_NORM, 2, 2, n, 0, 0),
-        desc_of(AXN_LAYER_NORM, 1, n, 5, 0, 0),    desc_of(AXN_BATCH_NORM, 1, 2, n, 0, 0),
+        desc_of(AXN_LAYER_NORM, 2, n, 0, 0, 0),      desc_of(AXN_BATCH_NORM, 3, n, 0, 0, 0),
+        desc_of(AXN_BATCH_NORM, n, 3, 0, 0, 0),      desc_of(AXN_INSTANCE_NORM, 2, 2, n, 0, 0),
+        desc_of(AXN_INSTANCE_NORM, 1, n, 3, 0, 0),   desc_of(AXN_GROUP_NORM, 2, 2, n, 0, 0),
+        desc_of(AXN_LAYER_NORM, 1, n, 5, 0, 0),      desc_of(AXN_BATCH_NORM, 1, 2, n, 0, 0),
+        desc_of(AXN_RMS_NORM, 2, n, 0, 0, 0),        desc_of(AXN_POSITIONAL_NORM, 2, n, 3, 0, 0),
+        desc_of(AXN_POSITIONAL_NORM, 1, 3, n, 0, 0), desc_of(AXN_GHOST_BATCH_NORM, 4, n, 0, 0, 0),
     };
     for (size_t i = 0; i < 2 * sizeof descs / sizeof descs[0]; i++) {
       axn_desc desc = descs[i / 2];

@@ -98,6 +98,9 @@ Test(isa, every_length) {
       check_desc(desc_of(AXN_BATCH_NORM, 5, n, 0, 0, 0), (axn_isa)isa, RIG_ALL, DATA_STANDARD, 605);
       check_desc(desc_of(AXN_INSTANCE_NORM, 2, 2, n, 0, 0), (axn_isa)isa, RIG_ALL, DATA_STANDARD,
                  606);
+      check_desc(desc_of(AXN_RMS_NORM, 3, n, 0, 0, 0), (axn_isa)isa, RIG_ALL, DATA_STANDARD, 608);
+      check_desc(desc_of(AXN_POSITIONAL_NORM, 2, 5, n, 0, 0), (axn_isa)isa, RIG_ALL, DATA_STANDARD,
+                 609);
     }
   }
 }

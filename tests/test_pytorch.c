@@ -12,7 +12,7 @@ typedef struct pytorch_case {
   axn_norm norm;
   int rank;
   int64_t shape[5];
-  int64_t groups;
+  int64_t groups, ghost_batch;
   int axis;
   axn_parameters parameters;
   double epsilon, momentum;
@@ -29,6 +29,7 @@ typedef struct pytorch_case {
 static axn_desc desc_for(const pytorch_case *torch) {
   axn_desc desc = make_desc(torch->norm, torch->rank, torch->shape);
   desc.groups = torch->groups;
+  desc.ghost_batch = torch->ghost_batch;
   desc.axis = torch->axis;
   desc.parameters = torch->parameters;
   desc.epsilon = torch->epsilon;
@@ -41,7 +42,9 @@ static void put(float *to, const float *from, int64_t count) {
 }
 
 static rig rig_for(const pytorch_case *torch, axn_desc desc) {
-  unsigned has = torch->scale ? RIG_SCALE | RIG_SHIFT : RIG_PLAIN;
+  unsigned has = RIG_PLAIN;
+  if (torch->scale) has |= RIG_SCALE;
+  if (torch->shift) has |= RIG_SHIFT;
   if (torch->running_mean) has |= RIG_RUNNING;
   rig self = rig_make(&desc, has, DATA_STANDARD, 0);
   put(self.grad_y, torch->grad_y, self.sizes.elements);
@@ -105,10 +108,9 @@ static void check_gradients_of(rig *self, const pytorch_case *torch) {
   check_oracle(self, "grad_scale", (int64_t)parameters, expected.grad_scale, torch->grad_scale);
   check_oracle(self, "grad_shift", (int64_t)parameters, expected.grad_shift, torch->grad_shift);
   memcpy(expected.grad_x, torch->grad_x, elements * sizeof(double));
-  if (torch->grad_scale) {
-    memcpy(expected.grad_scale, torch->grad_scale, parameters * sizeof(double));
-    memcpy(expected.grad_shift, torch->grad_shift, parameters * sizeof(double));
-  }
+  parameters *= sizeof(double);
+  if (torch->grad_scale) memcpy(expected.grad_scale, torch->grad_scale, parameters);
+  if (torch->grad_shift) memcpy(expected.grad_shift, torch->grad_shift, parameters);
   torch->frozen ? rig_backward_frozen(self) : rig_backward(self);
   check_gradients(self, &expected);
   oracle_backward_free(&expected);
@@ -140,4 +142,13 @@ Test(pytorch, instance) {
 }
 Test(pytorch, group) {
   cr_assert(check_norm(AXN_GROUP_NORM) >= 7);
+}
+Test(pytorch, rms) {
+  cr_assert(check_norm(AXN_RMS_NORM) >= 11);
+}
+Test(pytorch, positional) {
+  cr_assert(check_norm(AXN_POSITIONAL_NORM) >= 5);
+}
+Test(pytorch, ghost) {
+  cr_assert(check_norm(AXN_GHOST_BATCH_NORM) >= 10);
 }

@@ -9,7 +9,10 @@
 
 #define REFUSED(desk, pass, status, field) desk_refuses(desk, pass, status, field, __LINE__)
 
-static const axn_norm NORMS[] = {AXN_BATCH_NORM, AXN_LAYER_NORM, AXN_INSTANCE_NORM, AXN_GROUP_NORM};
+static const axn_norm NORMS[] = {AXN_BATCH_NORM,      AXN_LAYER_NORM, AXN_INSTANCE_NORM,
+                                 AXN_GROUP_NORM,      AXN_RMS_NORM,   AXN_POSITIONAL_NORM,
+                                 AXN_GHOST_BATCH_NORM};
+enum { NORM_COUNT = sizeof NORMS / sizeof NORMS[0] };
 
 /* ---- what all passes share ---- */
 
@@ -57,7 +60,7 @@ static void check_workspace(desk *on, pass which, size_t needed) {
 }
 
 Test(run_arguments, structs_threads_workspace) {
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < NORM_COUNT; i++) {
     desk on = desk_make(NORMS[i]);
     for (pass which = TRAINING; which <= BACKWARD; which++) {
       desk_reset(&on);
@@ -69,7 +72,7 @@ Test(run_arguments, structs_threads_workspace) {
     check_workspace(&on, BACKWARD, on.info.backward_workspace);
     desk_reset(&on);
     on.inference.running_mean = on.inference.running_variance = NULL;
-    if (NORMS[i] == AXN_LAYER_NORM || NORMS[i] == AXN_GROUP_NORM) {
+    if (!keeps_running(&on.desc)) {
       check_workspace(&on, INFERENCE, on.info.inference_workspace);
     }
     desk_free(&on);
@@ -88,7 +91,7 @@ static void check_pointer(desk *on, pass which, const desk_field *field, const v
 }
 
 Test(run_arguments, pointers_that_are_due) {
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < NORM_COUNT; i++) {
     desk on = desk_make(NORMS[i]);
     for (pass which = TRAINING; which <= BACKWARD; which++) {
       for (const desk_field *field = desk_fields(which); field->name; field++) {
@@ -100,7 +103,7 @@ Test(run_arguments, pointers_that_are_due) {
 }
 
 Test(run_arguments, alignment) {
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < NORM_COUNT; i++) {
     desk on = desk_make(NORMS[i]);
     for (pass which = TRAINING; which <= BACKWARD; which++) {
       for (const desk_field *field = desk_fields(which); field->name; field++) {
@@ -143,7 +146,7 @@ static void check_overlap(desk *on, pass which, const desk_field *written,
 }
 
 Test(run_arguments, overlap) {
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < NORM_COUNT; i++) {
     desk on = desk_make(NORMS[i]);
     for (pass which = TRAINING; which <= BACKWARD; which++) {
       const desk_field *fields = desk_fields(which);
@@ -186,7 +189,7 @@ Test(run_arguments, inputs_may_overlap) {
 /* ---- statistics ---- */
 
 Test(run_arguments, running_statistics_in_training) {
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < NORM_COUNT; i++) {
     desk on = desk_make(NORMS[i]);
     int keeps = keeps_running(&on.desc);
     for (int given = 1; given <= 3; given++) {
@@ -201,9 +204,9 @@ Test(run_arguments, running_statistics_in_training) {
 }
 
 Test(run_arguments, cumulative_average_needs_a_count) {
-  const axn_norm norms[] = {AXN_BATCH_NORM, AXN_INSTANCE_NORM};
-  for (size_t i = 0; i < 2; i++) {
-    axn_desc desc = desk_desc(norms[i]);
+  for (size_t i = 0; i < NORM_COUNT; i++) {
+    axn_desc desc = desk_desc(NORMS[i]);
+    if (!keeps_running(&desc)) continue;
     desc.momentum = AXN_MOMENTUM_CUMULATIVE;
     desk on = desk_of(&desc);
     desk_reset(&on);
@@ -216,7 +219,7 @@ Test(run_arguments, cumulative_average_needs_a_count) {
 }
 
 Test(run_arguments, running_statistics_in_inference) {
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < NORM_COUNT; i++) {
     desk on = desk_make(NORMS[i]);
     int keeps = keeps_running(&on.desc);
     for (int given = 0; given <= 3; given++) {
@@ -224,7 +227,7 @@ Test(run_arguments, running_statistics_in_inference) {
       on.inference.running_mean = given & 1 ? on.spare : NULL;
       on.inference.running_variance = given & 2 ? on.spare + 64 : NULL;
       if (keeps && given == 3) continue;
-      if (given == 0 && NORMS[i] != AXN_BATCH_NORM) {
+      if (given == 0 && !needs_running(&on.desc)) {
         desk_accepts(&on, INFERENCE, __LINE__);
       } else {
         REFUSED(&on, INFERENCE, AXN_ERROR_STATISTICS, "running_");
@@ -234,9 +237,9 @@ Test(run_arguments, running_statistics_in_inference) {
   }
 }
 
-/* All 16 combinations: one whole pair and nothing else is right. */
+/* All 16 combinations: one whole pair and nothing else is right; for rms, rstd is a whole. */
 Test(run_arguments, statistics_in_backward) {
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < NORM_COUNT; i++) {
     desk on = desk_make(NORMS[i]);
     int keeps = keeps_running(&on.desc);
     for (int given = 0; given < 16; given++) {
@@ -245,7 +248,8 @@ Test(run_arguments, statistics_in_backward) {
       on.backward.rstd = given & 2 ? on.rstd : NULL;
       on.backward.running_mean = given & 4 ? on.spare : NULL;
       on.backward.running_variance = given & 8 ? on.spare + 64 : NULL;
-      if (given == 3 || (given == 12 && keeps)) {
+      int alone = given == 2 && !knows_mean(&on.desc);
+      if (alone || given == 3 || (given == 12 && keeps)) {
         desk_accepts(&on, BACKWARD, __LINE__);
       } else {
         desk_refuses(&on, BACKWARD, AXN_ERROR_STATISTICS, NULL, __LINE__);
@@ -274,8 +278,9 @@ Test(run_arguments, x_in_backward) {
 
 Test(run_arguments, one_value_per_statistic) {
   const axn_desc descs[] = {
-      desc_of(AXN_BATCH_NORM, 1, 6, 0, 0, 0), desc_of(AXN_BATCH_NORM, 1, 6, 1, 1, 0),
-      desc_of(AXN_INSTANCE_NORM, 4, 6, 0, 0, 0), desc_of(AXN_INSTANCE_NORM, 4, 6, 1, 1, 1)};
+      desc_of(AXN_BATCH_NORM, 1, 6, 0, 0, 0),       desc_of(AXN_BATCH_NORM, 1, 6, 1, 1, 0),
+      desc_of(AXN_INSTANCE_NORM, 4, 6, 0, 0, 0),    desc_of(AXN_INSTANCE_NORM, 4, 6, 1, 1, 1),
+      desc_of(AXN_GHOST_BATCH_NORM, 2, 6, 0, 0, 0), desc_of(AXN_GHOST_BATCH_NORM, 1, 6, 1, 1, 0)};
   for (size_t i = 0; i < sizeof descs / sizeof descs[0]; i++) {
     desk on = desk_of(&descs[i]);
     desk_reset(&on);
@@ -310,7 +315,7 @@ static void check_empty(desk *on) {
 }
 
 Test(run_arguments, no_samples) {
-  for (size_t i = 0; i < 4; i++) {
+  for (size_t i = 0; i < NORM_COUNT; i++) {
     for (int layout = AXN_CHANNELS_FIRST; layout <= AXN_CHANNELS_LAST; layout++) {
       axn_desc desc = desk_desc(NORMS[i]);
       desc.layout = (axn_layout)layout;
@@ -320,7 +325,7 @@ Test(run_arguments, no_samples) {
       check_empty(&on);
       desc.parameters = AXN_PARAMETERS_PER_ELEMENT;
       desk_free(&on);
-      if (desc.norm != AXN_LAYER_NORM) continue;
+      if (!takes_axis(&desc)) continue;
       on = desk_of(&desc);
       check_empty(&on);
       desk_free(&on);

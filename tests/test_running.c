@@ -48,9 +48,10 @@ static void check_steps(const axn_desc *desc, data_spec data, uint64_t seed) {
   for (int step = 1; step <= STEPS; step++) {
     oracle_forward forward = rig_expect_training(&self);
     rig_train(&self);
-    cr_assert(self.batch_count == step, "%s: batch_count %d after %d", desc_text(desc),
-              (int)self.batch_count, step);
-    oracle_update_running(&self.sizes, &forward, step, expected.mean, expected.variance);
+    cr_assert(self.batch_count == step * self.sizes.batches, "%s: batch_count %d after %d",
+              desc_text(desc), (int)self.batch_count, step);
+    oracle_update_running(&self.sizes, &forward, self.batch_count, expected.mean,
+                          expected.variance);
     grow_sizes(&self, &forward, mean_size, variance_size);
     check_running(&self, &expected, step, mean_size, variance_size);
     oracle_forward_free(&forward);
@@ -89,6 +90,7 @@ Test(running, two_values_per_statistic) {
   uint64_t seed = test_seed(202);
   check_options(desc_of(AXN_BATCH_NORM, 2, 37, 0, 0, 0), DATA_STANDARD, seed);
   check_options(desc_of(AXN_INSTANCE_NORM, 3, 5, 2, 0, 0), DATA_STANDARD, seed);
+  check_options(desc_of(AXN_GHOST_BATCH_NORM, 4, 37, 0, 0, 0), DATA_STANDARD, seed);
 }
 
 Test(running, offset_a_million) {
@@ -96,6 +98,7 @@ Test(running, offset_a_million) {
   const data_spec data = {DATA_NORMAL, 1e6, 1.0};
   check_options(desc_of(AXN_BATCH_NORM, 5, 7, 31, 3, 0), data, seed);
   check_options(desc_of(AXN_INSTANCE_NORM, 2, 3, 31, 17, 0), data, seed);
+  check_options(desc_of(AXN_GHOST_BATCH_NORM, 10, 7, 31, 3, 0), data, seed);
 }
 
 /* The variance itself overflows float32: the running one is infinite, as the oracle's rounds. */
@@ -104,6 +107,8 @@ Test(running, values_near_1e30) {
   const data_spec data = {DATA_NORMAL, 0.0, 1e30};
   axn_desc desc = desc_of(AXN_BATCH_NORM, 5, 7, 31, 3, 0);
   check_steps(&desc, data, seed);
+  desc = desc_of(AXN_GHOST_BATCH_NORM, 4, 7, 31, 3, 0);
+  check_steps(&desc, data, seed);
 }
 
 Test(running, long_statistics) {
@@ -111,6 +116,8 @@ Test(running, long_statistics) {
   axn_desc desc = desc_of(AXN_BATCH_NORM, 3, 2, 257, 259, 0);
   check_steps(&desc, DATA_STANDARD, seed);
   desc.norm = AXN_INSTANCE_NORM;
+  check_steps(&desc, DATA_STANDARD, seed);
+  desc = desc_of(AXN_GHOST_BATCH_NORM, 4, 2, 257, 259, 0);
   check_steps(&desc, DATA_STANDARD, seed);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Strategies from outside the library: that they are used like built-in ones, and checked. */
-#include "cases.h"
+#include "check.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -192,4 +192,148 @@ Test(strategy, over_rows_alone) {
   for (int plane = 0; plane < 24; plane++) {
     for (int w = 0; w < 7; w++) check_column(&out, plane * 35 + w);
   }
+}
+
+/* ---- any axes ---- */
+
+static int64_t divisor_of(randoms *source, int64_t number) {
+  for (;;) {
+    int64_t divisor = random_between(source, 1, number < 64 ? number : 64);
+    if (number % divisor == 0) return divisor;
+  }
+}
+
+/* Any set of axes, one of which may be split. */
+static axn_axes random_axes(randoms *source, const axn_desc *desc) {
+  axn_axes axes = {(uint32_t)random_between(source, 0, (1 << desc->rank) - 1), -1, 1};
+  int axis = (int)random_between(source, 0, desc->rank - 1);
+  if ((axes.reduced >> axis & 1) != 0 && random_between(source, 0, 1)) {
+    axes.split_axis = axis;
+    axes.split_groups = divisor_of(source, desc->shape[axis]);
+  }
+  return axes;
+}
+
+/* Through every pass beside the oracle. */
+static void check_passes(const axn_desc *desc, unsigned has, uint64_t seed) {
+  rig self = rig_make(desc, has, DATA_STANDARD, seed);
+  oracle_forward forward = rig_expect_training(&self);
+  oracle_backward backward = rig_expect_backward(&self);
+  cr_assert(self.info.statistics == self.sizes.statistics, "%s", desc_text(desc));
+  cr_assert(self.info.values_per_statistic == self.sizes.values, "%s", desc_text(desc));
+  cr_assert(self.info.reduced_axes == self.sizes.reduced_axes, "%s", desc_text(desc));
+  cr_assert(self.info.split_axis == self.sizes.split_axis, "%s", desc_text(desc));
+  cr_assert(self.info.split_groups == self.sizes.split_groups, "%s", desc_text(desc));
+  rig_train(&self);
+  check_y(&self, &forward);
+  check_statistics(&self, &forward);
+  rig_backward(&self);
+  check_gradients(&self, &backward);
+  rig_infer(&self);
+  check_y(&self, &forward);
+  oracle_forward_free(&forward);
+  oracle_backward_free(&backward);
+  rig_free(&self);
+}
+
+/* One thread and several come to the same bits. */
+static void check_threads(const axn_desc *desc, uint64_t seed) {
+  rig one = rig_make(desc, RIG_ALL, DATA_STANDARD, seed);
+  rig more = rig_make(desc, RIG_ALL, DATA_STANDARD, seed);
+  one.threads = 1;
+  more.threads = 3;
+  rig_train(&one), rig_backward(&one);
+  rig_train(&more), rig_backward(&more);
+  check_same(&one, "y", one.sizes.elements, one.y, more.y);
+  check_same(&one, "mean", one.sizes.statistics, one.mean, more.mean);
+  check_same(&one, "grad_x", one.sizes.elements, one.grad_x, more.grad_x);
+  check_same(&one, "grad_scale", one.sizes.parameters, one.grad_scale, more.grad_scale);
+  check_same(&one, "grad_shift", one.sizes.parameters, one.grad_shift, more.grad_shift);
+  rig_free(&one);
+  rig_free(&more);
+}
+
+Test(strategy, any_axes) {
+  uint64_t seed = test_seed(801);
+  for (uint64_t i = 0; i < 1500; i++) {
+    randoms source = randoms_from(case_seed(seed, i));
+    axn_desc desc = random_desc(&source, i % 20 ? 4000 : 60000);
+    const axn_axes axes = random_axes(&source, &desc);
+    axn_strategy strategy = given(&axes);
+    strategy.second_moment = (int)random_between(&source, 0, 1);
+    desc.strategy = &strategy;
+    desc.norm = (axn_norm)0;
+    strategy.parameters_per_element = 1;
+    desc.parameters =
+        random_between(&source, 0, 1) ? AXN_PARAMETERS_PER_ELEMENT : AXN_PARAMETERS_PER_CHANNEL;
+    unsigned has = (unsigned)random_between(&source, 0, RIG_SCALE | RIG_SHIFT);
+    check_passes(&desc, has, random_bits(&source));
+    check_threads(&desc, random_bits(&source));
+  }
+}
+
+/* ---- running statistics of any axes ---- */
+
+/* The statistics of a channel next to those of the next one: C is the last that is kept. */
+static int may_run(const axn_desc *desc, const axn_axes *axes) {
+  if (axes->reduced & 2) return 0;
+  for (int k = 2; desc->layout == AXN_CHANNELS_FIRST && k < desc->rank; k++) {
+    if (!(axes->reduced >> k & 1)) return 0;
+    if (axes->split_axis == k && axes->split_groups > 1) return 0;
+  }
+  return 1;
+}
+
+static void check_running(const axn_desc *desc, uint64_t seed) {
+  rig self = rig_make(desc, RIG_RUNNING, DATA_STANDARD, seed);
+  if (self.sizes.values > 1) {
+    oracle_forward forward = rig_expect_training(&self);
+    double *mean = oracle_widen(self.running_mean, self.sizes.running);
+    double *variance = oracle_widen(self.running_variance, self.sizes.running);
+    oracle_update_running(&self.sizes, &forward, self.sizes.batches, mean, variance);
+    rig_train(&self);
+    cr_assert(self.batch_count == self.sizes.batches, "%s", desc_text(desc));
+    check_within(&self, "running_mean", self.sizes.running, self.running_mean, mean, 1e-5);
+    check_within(&self, "running_variance", self.sizes.running, self.running_variance, variance,
+                 1e-5);
+    oracle_forward_free(&forward);
+    free(mean);
+    free(variance);
+  }
+  rig_free(&self);
+}
+
+Test(strategy, running_statistics_of_any_axes) {
+  uint64_t seed = test_seed(802);
+  for (uint64_t i = 0; i < 1500; i++) {
+    randoms source = randoms_from(case_seed(seed, i));
+    axn_desc desc = random_desc(&source, 4000);
+    axn_axes axes = random_axes(&source, &desc);
+    if (i % 2) axes.reduced |= (1u << desc.rank) - 4; /* all spatial ones */
+    axn_strategy strategy = given(&axes);
+    strategy.running = random_between(&source, 0, 1) ? AXN_RUNNING_AVERAGED : AXN_RUNNING_IN_TURN;
+    desc.strategy = &strategy;
+    desc.norm = (axn_norm)0;
+    desc.parameters = AXN_PARAMETERS_PER_CHANNEL;
+    if (may_run(&desc, &axes)) {
+      check_running(&desc, random_bits(&source));
+    } else {
+      axn_plan *plan = NULL;
+      cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_ERROR_STRATEGY, "%s", desc_text(&desc));
+    }
+  }
+}
+
+/* A strategy may split N into more parts than there are samples: none. */
+Test(strategy, no_samples_in_groups) {
+  const axn_axes axes = {13, 0, 4};
+  const axn_strategy strategy = given(&axes);
+  axn_desc desc = desc_of(AXN_BATCH_NORM, 0, 6, 5, 7, 0);
+  desc.strategy = &strategy;
+  axn_plan *plan = NULL;
+  axn_plan_info info = axn_plan_info_init();
+  cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+  cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
+  cr_assert(info.elements == 0 && info.statistics >= 0);
+  axn_plan_destroy(plan);
 }

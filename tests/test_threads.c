@@ -26,7 +26,7 @@ static results run_all(rig *self) {
     all.frozen_scale = copy_floats(self->grad_scale, self->sizes.parameters);
     all.frozen_shift = copy_floats(self->grad_shift, self->sizes.parameters);
   }
-  if (self->running_mean || self->desc.norm != AXN_BATCH_NORM) {
+  if (self->running_mean || !needs_running(&self->desc)) {
     rig_infer(self);
     all.inferred = copy_floats(self->y, self->sizes.elements);
   }
@@ -96,11 +96,21 @@ static void check_variant(const axn_desc *plain, variant other, unsigned has, da
 /* Shapes with one, few and many statistics, larger and smaller than a chunk. */
 static int chosen_desc(size_t i, axn_desc *desc) {
   const axn_desc descs[] = {
-      desc_of(AXN_LAYER_NORM, 1, 3, 211, 307, 0),  desc_of(AXN_LAYER_NORM, 9, 5003, 0, 0, 0),
-      desc_of(AXN_BATCH_NORM, 3, 2, 181, 191, 0),  desc_of(AXN_BATCH_NORM, 6, 37, 14, 15, 0),
-      desc_of(AXN_BATCH_NORM, 30011, 3, 0, 0, 0),  desc_of(AXN_INSTANCE_NORM, 2, 3, 150, 201, 0),
-      desc_of(AXN_INSTANCE_NORM, 7, 19, 31, 0, 0), desc_of(AXN_GROUP_NORM, 2, 6, 83, 97, 5),
-      desc_of(AXN_LAYER_NORM, 3, 40, 57, 31, 0),   desc_of(AXN_GROUP_NORM, 5, 12, 7, 7, 0),
+      desc_of(AXN_LAYER_NORM, 1, 3, 211, 307, 0),
+      desc_of(AXN_LAYER_NORM, 9, 5003, 0, 0, 0),
+      desc_of(AXN_BATCH_NORM, 3, 2, 181, 191, 0),
+      desc_of(AXN_BATCH_NORM, 6, 37, 14, 15, 0),
+      desc_of(AXN_BATCH_NORM, 30011, 3, 0, 0, 0),
+      desc_of(AXN_INSTANCE_NORM, 2, 3, 150, 201, 0),
+      desc_of(AXN_INSTANCE_NORM, 7, 19, 31, 0, 0),
+      desc_of(AXN_GROUP_NORM, 2, 6, 83, 97, 5),
+      desc_of(AXN_LAYER_NORM, 3, 40, 57, 31, 0),
+      desc_of(AXN_GROUP_NORM, 5, 12, 7, 7, 0),
+      desc_of(AXN_RMS_NORM, 1, 3, 211, 307, 0),
+      desc_of(AXN_RMS_NORM, 9, 5003, 0, 0, 0),
+      desc_of(AXN_POSITIONAL_NORM, 2, 5, 61, 83, 0),
+      desc_of(AXN_POSITIONAL_NORM, 1, 40001, 2, 0, 0),
+      desc_of(AXN_GHOST_BATCH_NORM, 6, 2, 181, 191, 0),
   };
   if (i >= 2 * sizeof descs / sizeof descs[0]) return 0;
   *desc = descs[i / 2];

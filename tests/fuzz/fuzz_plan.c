@@ -20,9 +20,32 @@ static int64_t take(source *from, int64_t limit) {
   return *from->at++ % limit;
 }
 
+/* Whatever the context holds. */
+static axn_status select_given(const axn_strategy *self, const axn_desc *desc, axn_axes *axes,
+                               axn_error *error) {
+  (void)desc;
+  (void)error;
+  *axes = *(const axn_axes *)self->context;
+  return AXN_OK;
+}
+
+static axn_strategy take_strategy(source *from, axn_axes *axes) {
+  axes->reduced = (uint32_t)take(from, 40);
+  axes->split_axis = (int)take(from, 8) - 2;
+  axes->split_groups = take(from, 9);
+  axn_strategy strategy = axn_strategy_init();
+  strategy.name = "own";
+  strategy.select = select_given;
+  strategy.context = axes;
+  strategy.second_moment = (int)take(from, 2);
+  strategy.running = (axn_running_rule)take(from, 4);
+  strategy.parameters_per_element = (int)take(from, 2);
+  return strategy;
+}
+
 static axn_desc take_desc(source *from) {
   axn_desc desc = axn_desc_init();
-  desc.norm = (axn_norm)take(from, 6);
+  desc.norm = (axn_norm)take(from, 9);
   desc.layout = (axn_layout)(1 + take(from, 2));
   desc.parameters = (axn_parameters)(1 + take(from, 2));
   desc.running_variance = (axn_running_variance)(1 + take(from, 2));
@@ -30,6 +53,7 @@ static axn_desc take_desc(source *from) {
   desc.rank = (int)take(from, 7);
   for (int k = 0; k < AXN_MAX_RANK; k++) desc.shape[k] = take(from, 70);
   desc.groups = take(from, 9);
+  desc.ghost_batch = take(from, 9);
   desc.axis = (int)take(from, 12) - 6;
   desc.threads = (int)take(from, 3);
   if (take(from, 4) == 0) desc.momentum = AXN_MOMENTUM_CUMULATIVE;
@@ -37,6 +61,7 @@ static axn_desc take_desc(source *from) {
     memcpy(&desc, from->at, sizeof desc);
     desc.struct_size = sizeof desc;
     desc.parallel_for = NULL;
+    desc.strategy = NULL;
   }
   return desc;
 }
@@ -94,7 +119,10 @@ static void run(const axn_plan *plan, const axn_plan_info *info, const buffers *
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   source from = {data, size};
-  const axn_desc desc = take_desc(&from);
+  axn_desc desc = take_desc(&from);
+  axn_axes axes;
+  const axn_strategy strategy = take_strategy(&from, &axes);
+  if (take(&from, 2) == 0) desc.strategy = &strategy;
   axn_plan *plan;
   axn_error error;
   if (axn_plan_create(&plan, &desc, &error) != AXN_OK) return 0;

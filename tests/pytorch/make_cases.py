@@ -6,7 +6,9 @@
 
 The modules run in float64 on inputs that float32 holds exactly (multiples of 1/64), so the numbers
 are good to about 15 digits, and a float32 library is compared with the truth, not with another
-float32 rounding. InstanceNorm has no cumulative average: it takes momentum=None for 0.
+float32 rounding. InstanceNorm has no cumulative average: it takes momentum=None for 0. What PyTorch
+has no module for is made of the module that it is by definition: LayerNorm over the channels moved
+last, BatchNorm on one ghost batch after the other.
 """
 import torch
 from torch import nn
@@ -24,6 +26,23 @@ def draw(generator, *shape, offset=0.0, spread=1.0):
     return torch.round(values * 64) / 64
 
 
+class Positional(nn.LayerNorm):
+    """Normalizes over the channels alone."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def ghost_of(batch_norm):
+    """That BatchNorm class with the batch cut into ghost batches of `size` samples."""
+    class Ghost(batch_norm):
+        def forward(self, x):
+            if not self.training:
+                return super().forward(x)
+            return torch.cat([super(Ghost, self).forward(part) for part in x.split(self.size)])
+    return Ghost
+
+
 def module_of(case):
     """The torch.nn module of a case, in float64."""
     channels = case["shape"][1]
@@ -31,6 +50,13 @@ def module_of(case):
     running = {"momentum": case["momentum"], "track_running_stats": case["tracks"]}
     if case["norm"] == "BATCH":
         module = BATCH[len(case["shape"])](channels, eps=eps, affine=affine, **running)
+    elif case["norm"] == "GHOST_BATCH":
+        module = ghost_of(BATCH[len(case["shape"])])(channels, eps=eps, affine=affine, **running)
+        module.size = case["ghost_batch"]
+    elif case["norm"] == "POSITIONAL":
+        module = Positional(channels, eps=eps, elementwise_affine=affine)
+    elif case["norm"] == "RMS":
+        module = nn.RMSNorm(case["shape"][case["axis"]:], eps=eps, elementwise_affine=affine)
     elif case["norm"] == "INSTANCE":
         module = INSTANCE[len(case["shape"])](channels, eps=eps, affine=affine, **running)
     elif case["norm"] == "GROUP":
@@ -44,10 +70,17 @@ def set_parameters(module, generator, data):
     if module.weight is None:
         return
     data["scale"] = draw(generator, *module.weight.shape, offset=1.0, spread=0.5)
-    data["shift"] = draw(generator, *module.bias.shape)
     with torch.no_grad():
         module.weight.copy_(data["scale"])
+    if bias_of(module) is None:
+        return
+    data["shift"] = draw(generator, *module.bias.shape)
+    with torch.no_grad():
         module.bias.copy_(data["shift"])
+
+
+def bias_of(module):
+    return getattr(module, "bias", None)
 
 
 def set_running(module, generator, case, data):
@@ -80,14 +113,16 @@ def run(case, seed):
     y.backward(data["grad_y"])
     data.update(x=torch.stack(inputs), y=y.detach(), grad_x=x.grad)
     if module.weight is not None:
-        data.update(grad_scale=module.weight.grad, grad_shift=module.bias.grad)
+        data.update(grad_scale=module.weight.grad)
+    if bias_of(module) is not None:
+        data.update(grad_shift=module.bias.grad)
     if case["tracks"] and not case["frozen"]:
         data.update(running_means=torch.stack(means), running_variances=torch.stack(variances))
     return data
 
 
 def case_of(norm, shape, **options):
-    case = dict(norm=norm, shape=shape, groups=0, axis=1, epsilon=1e-5, momentum=0.1, affine=True,
+    case = dict(norm=norm, shape=shape, groups=0, ghost_batch=0, axis=1, epsilon=1e-5, momentum=0.1, affine=True,
                 tracks=False, frozen=False, steps=1, offset=0.0)
     case.update(options)
     return case
@@ -117,6 +152,19 @@ def all_cases():
     yield case_of("GROUP", (2, 4, 3, 3), groups=1, epsilon=0.1)
     yield case_of("LAYER", (3, 33), offset=1000.0)
     yield case_of("LAYER", (2, 3, 4), axis=0, offset=5.0)
+    for shape in shapes:
+        yield case_of("RMS", shape, offset=1.0)
+        yield case_of("RMS", shape, axis=len(shape) - 1, affine=False, offset=-3.0)
+        yield case_of("POSITIONAL", shape, offset=2.0)
+        whole = (4,) + shape[1:]
+        yield case_of("GHOST_BATCH", whole, ghost_batch=2, tracks=True, steps=3)
+        yield case_of("GHOST_BATCH", whole, ghost_batch=2, tracks=True, frozen=True)
+    yield case_of("RMS", (3, 33), offset=1000.0)
+    yield case_of("RMS", (2, 3, 4), axis=0, epsilon=0.1)
+    yield case_of("RMS", (2, 3, 4, 2), axis=2)
+    yield case_of("POSITIONAL", (2, 5, 3, 3), affine=False, offset=1000.0)
+    yield case_of("GHOST_BATCH", (6, 3, 5), ghost_batch=2, tracks=True, steps=4, momentum=None)
+    yield case_of("GHOST_BATCH", (6, 3, 2, 2), ghost_batch=3, affine=False, offset=1000.0)
 
 
 def print_array(name, values, is_input):
@@ -143,10 +191,10 @@ def print_case(number, case, data):
     rank = len(case["shape"])
     pointers = ", ".join(f"c{number}_{f}" if f in data else "NULL" for f in FIELDS)
     momentum = -1.0 if case["momentum"] is None else case["momentum"]
-    per_element = case["norm"] == "LAYER" and case["affine"]
+    per_element = case["norm"] in ("LAYER", "RMS") and case["affine"]
     shape = ", ".join(str(extent) for extent in case["shape"])
     return (f"    {{AXN_{case['norm']}_NORM, {rank}, {{{shape}}}, {case['groups']}, "
-            f"{case['axis']}, AXN_PARAMETERS_PER_{'ELEMENT' if per_element else 'CHANNEL'},\n"
+            f"{case['ghost_batch']}, {case['axis']}, AXN_PARAMETERS_PER_{'ELEMENT' if per_element else 'CHANNEL'},\n"
             f"     {case['epsilon']}, {momentum}, {case['steps']}, {int(case['frozen'])},\n"
             f"     {pointers}}},")
 
