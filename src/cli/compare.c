@@ -209,7 +209,9 @@ static enum outcome run_compare(struct options *options) {
   if (outcome != DONE) return outcome;
   struct compare_input input = {.source = NULL};
   struct plot plot = {.output = NULL};
-  if (options->plot != NULL) outcome = plot_start(&plot, options->plot, 960, 400);
+  int width, height;
+  compare_plot_size(options->norms.count, &width, &height);
+  if (options->plot != NULL) outcome = plot_start(&plot, options->plot, width, height);
   progress_start("compare", 2);
   if (outcome == DONE) outcome = read_input(&input, options);
   if (outcome == DONE) outcome = choose_batches(options, &input);
