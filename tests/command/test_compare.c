@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What compare and bench print. No assertion here depends on a measured time. */
+#define _GNU_SOURCE /* the cache sizes of sysconf are glibc's own */
 #include "formulas.h"
 
 #include <criterion/criterion.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 TestSuite(compare, .init = make_directory, .fini = remove_directory);
 
@@ -490,4 +492,47 @@ Test(compare, bench_reads_ghost_batches_from_lists_of_shapes) {
     cr_expect_null(next_row(&rest, row));
     free(text);
   }
+}
+
+/* What bench takes for the room of a core, in floats. */
+static int64_t private_cache_floats(void) {
+  long bytes = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  return (bytes > 0 ? bytes : 1 << 20) / 4;
+}
+
+static void expect_limit(const char *norm, const char *layout, int64_t n, int64_t c,
+                         int64_t spatial, const char *kind) {
+  char line[200], row[1024], quoted[32];
+  snprintf(line, sizeof line,
+           "bench --threads 1 --norm %s --layout %s --shape %lld,%lld,%lld "
+           "--passes forward-training --format json",
+           norm, layout, (long long)n, (long long)c, (long long)spatial);
+  char *text = expect_done(run_command(line));
+  const char *rest = text;
+  cr_assert_not_null(next_row(&rest, row));
+  snprintf(quoted, sizeof quoted, "\"%s\"", kind);
+  cr_expect_eq(strncmp(field(row, "limit_kind"), quoted, strlen(quoted)), 0, "%s: %s", kind, row);
+  free(text);
+}
+
+/* Memory moves lines of 16 floats: a statistic takes as much room as all that share its lines. */
+Test(compare, bench_reads_twice_where_the_lines_of_a_statistic_exceed_the_cache) {
+  const int64_t most = private_cache_floats();
+  expect_limit("positional", "nchw", 1, most / 16, 32, "copy");
+  expect_limit("positional", "nchw", 1, most / 16 + 1, 32, "read+copy");
+  expect_limit("positional", "nchw", 1, most / 2, 2, "copy"); /* 2 positions in a line */
+  expect_limit("positional", "nchw", 1, most / 2 + 1, 2, "read+copy");
+  expect_limit("positional", "nhwc", 1, most, 2, "copy");
+  expect_limit("positional", "nhwc", 1, most + 1, 2, "read+copy");
+  expect_limit("rms", "nchw", 2, most / 2, 2, "copy");
+  expect_limit("rms", "nchw", 2, most / 2 + 1, 2, "read+copy");
+  expect_limit("ghost --ghost-batch 2", "nchw", 4, 1, most / 2, "copy");
+  expect_limit("ghost --ghost-batch 2", "nchw", 4, 1, most / 2 + 1, "read+copy");
+  expect_limit("ghost --ghost-batch 2", "nhwc", 4, 16, most / 32, "copy");
+  expect_limit("ghost --ghost-batch 2", "nhwc", 4, 16, most / 32 + 1, "read+copy");
+  expect_limit("batch", "nchw", most / 16, 32, 1, "copy"); /* neighbouring channels, in any order */
+  expect_limit("batch", "nchw", most / 16 + 1, 32, 1, "read+copy");
 }
