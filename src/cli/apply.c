@@ -16,6 +16,7 @@
 /* The tensors of a call. Those whose data stay null are not part of it. */
 struct apply {
   const struct options *options;
+  struct wanted wanted;
   struct prepared prepared;
   struct tensor x, scale, shift, running_mean, running_var, grad_output;
   struct tensor y, mean, rstd, grad_input, grad_scale, grad_shift;
@@ -92,14 +93,11 @@ static void reduced_shape(const struct prepared *prepared, struct shape *shape) 
  * as its groups. */
 static void statistics_shape(const struct prepared *prepared, struct shape *shape) {
   const axn_plan_info *info = &prepared->info;
-  const axn_desc *desc = &prepared->desc;
   shape->rank = 0;
-  for (int position = 0; position < desc->rank; position++) {
-    int axis = prepare_axis_at(desc, position);
-    if (axis == info->split_axis)
-      shape->extents[shape->rank++] = info->split_groups;
-    else if ((info->reduced_axes >> axis & 1) == 0)
-      shape->extents[shape->rank++] = desc->shape[axis];
+  for (int position = 0; position < prepared->desc.rank; position++) {
+    int axis = prepare_axis_at(&prepared->desc, position);
+    if (axis == info->split_axis || (info->reduced_axes >> axis & 1) == 0)
+      shape->extents[shape->rank++] = prepare_parts(prepared, axis);
   }
 }
 
@@ -110,8 +108,8 @@ static enum outcome settle_parameters(struct apply *a) {
   const axn_desc desc = a->prepared.desc;
   struct shape channels = {.rank = 1, .extents = {desc.shape[1]}}, elements;
   reduced_shape(&a->prepared, &elements);
-  bool layer = desc.norm == AXN_LAYER_NORM;
-  bool per_channel = true, per_element = layer;
+  bool both = prepare_takes_axis(desc.norm);
+  bool per_channel = true, per_element = both;
   const struct tensor *tensors[] = {&a->scale, &a->shift};
   const char *paths[] = {o->scale, o->shift};
   for (int i = 0; i < 2; i++) {
@@ -127,18 +125,13 @@ static enum outcome settle_parameters(struct apply *a) {
     }
     value_shape_text(&elements, due);
     return message_failed(paths[i], "shape [%s]: [%" PRId64 "]%s%s%s is due", has, desc.shape[1],
-                          layer ? " or [" : "", layer ? due : "", layer ? "]" : "");
+                          both ? " or [" : "", both ? due : "", both ? "]" : "");
   }
   bool given = a->scale.data != NULL || a->shift.data != NULL;
   if (!per_element || !given) return DONE;
-  struct shape shape = {.rank = desc.rank};
-  memcpy(shape.extents, desc.shape, sizeof shape.extents);
   prepare_release(&a->prepared);
-  struct wanted wanted = {.norm = desc.norm,
-                          .shape = shape,
-                          .parameters = AXN_PARAMETERS_PER_ELEMENT,
-                          .source = {o->input, 0}};
-  return prepare(&a->prepared, o, &wanted);
+  a->wanted.parameters = AXN_PARAMETERS_PER_ELEMENT;
+  return prepare(&a->prepared, o, &a->wanted);
 }
 
 static enum outcome read_shaped(const char *path, const struct shape *due, struct tensor *tensor) {
@@ -172,10 +165,11 @@ static enum outcome read_running(struct apply *a) {
 }
 
 /* What the mode and the input leave nothing to compute from. */
-static enum outcome check_computable(const struct options *o, const axn_plan_info *info) {
-  bool batch = o->norms.values[0] == AXN_BATCH_NORM;
-  if (o->mode == MODE_INFERENCE && o->running_mean == NULL && batch)
-    return message_misused("--running-mean", "missing: batch normalization in inference needs it");
+static enum outcome check_computable(const struct options *o, const struct prepared *prepared) {
+  const axn_plan_info *info = &prepared->info;
+  if (o->mode == MODE_INFERENCE && o->running_mean == NULL && prepare_needs_running(prepared))
+    return message_misused("--running-mean", "missing: %s normalization in inference needs it",
+                           axn_norm_name(prepared->desc.norm));
   if (wants_statistics(o) && info->elements == 0 && info->statistics > 0)
     return message_failed(o->mean_output != NULL ? "--mean-output" : "--rstd-output",
                           "the input has no samples, so its statistics have no values");
@@ -186,10 +180,12 @@ static enum outcome read_inputs(struct apply *a) {
   const struct options *o = a->options;
   enum outcome outcome = npy_read_file(o->input, &a->x);
   if (outcome != DONE) return outcome;
-  struct wanted wanted = {.norm = o->norms.values[0], .source = {o->input, 0}};
-  prepare_shape_from_file(&a->x.shape, o->layout, &wanted.shape);
-  outcome = prepare(&a->prepared, o, &wanted);
-  if (outcome == DONE) outcome = check_computable(o, &a->prepared.info);
+  a->wanted = (struct wanted){.norm = o->norms.values[0], .source = {o->input, 0}};
+  prepare_shape_from_file(&a->x.shape, o->layout, &a->wanted.shape);
+  if (o->mode == MODE_INFERENCE) /* a ghost batch has no influence then, and need not divide N */
+    a->wanted.ghost_batch = a->wanted.shape.extents[0];
+  outcome = prepare(&a->prepared, o, &a->wanted);
+  if (outcome == DONE) outcome = check_computable(o, &a->prepared);
   if (outcome == DONE && o->scale != NULL) outcome = npy_read_file(o->scale, &a->scale);
   if (outcome == DONE && o->shift != NULL) outcome = npy_read_file(o->shift, &a->shift);
   if (outcome == DONE) outcome = settle_parameters(a);
@@ -221,8 +217,8 @@ static enum outcome create_outputs(struct apply *a) {
   return outcome;
 }
 
-/* Where each statistic has one value, that is the mean, and the variance is 0. Training refuses
- * such a tensor, inference gives the shift. Statistics stand as the elements do. */
+/* Where each statistic has one value, that is the mean, and the variance is 0. Training of instance
+ * normalization refuses such a tensor, inference gives the shift. Statistics stand as the elements do. */
 static void single_value_statistics(struct apply *a) {
   double rstd = 1 / sqrt(a->prepared.desc.epsilon);
   for (int64_t i = 0; i < a->mean.count; i++) {
@@ -234,7 +230,8 @@ static void single_value_statistics(struct apply *a) {
 /* Inference from x is the training formula; only that one also gives the statistics. */
 static axn_status run_forward(struct apply *a, struct pass_data data, axn_error *error) {
   const struct options *o = a->options;
-  bool single = o->mode == MODE_INFERENCE && a->prepared.info.values_per_statistic == 1;
+  const axn_plan_info *info = &a->prepared.info;
+  bool single = info->running_statistics > 0 && info->values_per_statistic == 1;
   if (o->mode == MODE_INFERENCE && (a->mean.data == NULL || single)) {
     if (single && a->mean.data != NULL) single_value_statistics(a);
     return pass_inference(&a->prepared, &data, error);
@@ -288,21 +285,24 @@ static enum outcome write_outputs(const struct apply_output *outputs) {
 static enum outcome report_apply(const struct apply *a) {
   struct row {
     const char *norm, *mode;
-    int64_t groups, statistics, values;
+    int64_t groups, ghost_batch, statistics, values;
     struct shape shape;
   };
   static const struct report_column columns[] = {
       {"norm", "norm", REPORT_TEXT, 0, offsetof(struct row, norm)},
       {"groups", "groups", REPORT_INTEGER, 0, offsetof(struct row, groups)},
+      {"ghost_batch", "ghost|batch", REPORT_INTEGER, 0, offsetof(struct row, ghost_batch)},
       {"mode", "mode", REPORT_TEXT, 0, offsetof(struct row, mode)},
       {"shape", "shape", REPORT_SHAPE, 0, offsetof(struct row, shape)},
       {"statistics", "statistics", REPORT_INTEGER, 0, offsetof(struct row, statistics)},
       {"values_per_statistic", "values per|statistic", REPORT_INTEGER, 0,
        offsetof(struct row, values)}};
   const axn_plan_info *info = &a->prepared.info;
+  bool training = a->options->mode == MODE_TRAINING;
   struct row row = {axn_norm_name(a->prepared.desc.norm),
-                    a->options->mode == MODE_TRAINING ? "training" : "inference",
-                    info->split_axis >= 0 ? info->split_groups : REPORT_NO_INTEGER,
+                    training ? "training" : "inference",
+                    report_if_any(a->prepared.desc.groups),
+                    report_if_any(training ? a->prepared.desc.ghost_batch : 0),
                     info->statistics,
                     info->values_per_statistic,
                     a->x.shape};
@@ -355,12 +355,12 @@ static const struct option_row files[] = {
     {"input", "X.npy", "the tensor to normalize, float32, 2 to 5 axes", option_path, TARGET(input)},
     {"output", "Y.npy", "where the result goes", option_path, TARGET(output)},
     {"mode", "training|inference", "default training", option_mode, 0},
-    {"scale", "S.npy", "[C]; layer: also the shape of the normalized axes\n(default: 1)",
+    {"scale", "S.npy", "[C]; layer, rms: also the shape of the normalized axes\n(default: 1)",
      option_path, TARGET(scale)},
     {"shift", "B.npy", "the same (default: 0)", option_path, TARGET(shift)},
     {"running-mean", "M.npy",
-     "[C], batch and instance: normalizes in inference, is updated\n"
-     "in training",
+     "[C], batch, ghost and instance: normalizes in inference, is\n"
+     "updated in training",
      option_path, TARGET(running_mean)},
     {"running-var", "V.npy", "[C], goes with --running-mean", option_path, TARGET(running_var)},
     {"momentum", "M|cumulative",
@@ -369,9 +369,11 @@ static const struct option_row files[] = {
      option_momentum, 0},
     {"running-variance", "unbiased|biased", "divisor of the running variance (default unbiased)",
      option_running_variance, 0},
-    {"mean-output", "P", "the means used, one per statistic", option_path, TARGET(mean_output)},
-    {"rstd-output", "P", "1/sqrt(variance + epsilon), one per statistic", option_path,
-     TARGET(rstd_output)},
+    {"mean-output", "P", "the means used, one per statistic (rms: 0)", option_path,
+     TARGET(mean_output)},
+    {"rstd-output", "P",
+     "1/sqrt(variance + epsilon), one per statistic; rms: with the\nmean of the squares",
+     option_path, TARGET(rstd_output)},
     {"running-mean-output", "P", "the updated running mean (starts from 0 where no file is\ngiven)",
      option_path, TARGET(running_mean_output)},
     {"running-var-output", "P", "the updated running variance (starts from 1)", option_path,

@@ -8,13 +8,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A ghost batch keeps its size as the batch grows, as in training. */
+int64_t compare_ghost_batch(const struct options *options, int64_t batch) {
+  enum { USUAL = 8 };
+  return prepare_divisor(batch, options->ghost_batch != 0 ? options->ghost_batch : USUAL);
+}
+
 enum outcome batch_create(struct batch *b, const struct compare_input *input,
                           const struct population *population, const struct options *options,
                           axn_norm norm, int64_t size) {
   *b = (struct batch){.input = input, .population = population, .size = size};
   struct shape shape = input->shape, data = input->x.shape;
   shape.extents[0] = data.extents[0] = size;
-  struct wanted wanted = {.norm = norm, .shape = shape, .source = {input->shape_source, 0}};
+  struct wanted wanted = {.norm = norm,
+                          .shape = shape,
+                          .ghost_batch = compare_ghost_batch(options, size),
+                          .source = {input->shape_source, 0}};
   enum outcome outcome = prepare(&b->prepared, options, &wanted);
   if (outcome == DONE) outcome = prepare_workspace(&b->prepared);
   if (outcome == DONE) outcome = moments_create(&b->moments, &b->prepared);
@@ -48,11 +57,6 @@ static struct pass_data data_of(const struct batch *b) {
                             .rstd = b->rstd.data};
 }
 
-/* Whether the other samples of a batch reach a sample's statistics. */
-static bool shares_samples(const struct batch *b) {
-  return (b->prepared.info.reduced_axes & 1) != 0;
-}
-
 void batch_forward(void *context) {
   struct batch *b = context;
   struct pass_data data = data_of(b);
@@ -63,7 +67,7 @@ void batch_forward(void *context) {
 void batch_inference(void *context) {
   struct batch *b = context;
   struct pass_data data = data_of(b);
-  if (shares_samples(b) && b->prepared.info.running_statistics > 0) {
+  if (prepare_needs_running(&b->prepared)) {
     data.running_mean = b->population->mean.data;
     data.running_variance = b->population->running_variance.data;
   }
@@ -100,15 +104,17 @@ static void gather(struct batch *b) {
   }
 }
 
-/* A statistic stands for the same one over the whole input: the same index where samples share it,
- * else the one of the same sample. Without a variance there is no scale to measure by: left out. */
+/* A statistic stands for the same one over the whole input: the same index where samples share it
+ * (within its ghost batch), else the one of the same sample. Without a variance there is no scale to
+ * measure by: left out. */
 static void add_statistics(struct batch *b, struct sums *sums) {
   const struct moments *batch = &b->moments, *whole = &b->population->moments;
-  bool shared = shares_samples(b);
+  bool shared = prepare_shares_samples(&b->prepared);
   int64_t per_sample = shared ? 0 : batch->count / b->size;
   moments_compute(&b->moments, &b->prepared, b->x.data);
   for (int64_t i = 0; i < batch->count; i++) {
-    int64_t j = shared ? i : b->samples[i / per_sample] * per_sample + i % per_sample;
+    int64_t j =
+        shared ? i % whole->count : b->samples[i / per_sample] * per_sample + i % per_sample;
     if (!(whole->variance[j] > 0)) continue;
     double mean = (batch->mean[i] - whole->mean[j]) / sqrt(whole->variance[j]);
     double ratio = batch->variance[i] / whole->variance[j] - 1;
@@ -145,13 +151,20 @@ static double root_ratio(double part, double whole, bool shared) {
   return !shared && part == 0 && whole == 0 ? 0 : (double)NAN;
 }
 
+/* A batch of all samples is always the same one, in whatever order, unless it is cut. */
+static bool never_changes(const struct batch *b) {
+  const axn_plan_info *info = &b->prepared.info;
+  bool cut = info->split_axis == 0 && info->split_groups > 1;
+  return b->size == b->input->shape.extents[0] && !cut;
+}
+
 /* Whole shuffles of the input, cut into batches, until there are enough; the samples that are left
- * over of a shuffle wait for the next. A batch of all samples is always the same one. */
+ * over of a shuffle wait for the next. */
 enum outcome compare_noise(struct compare_row *row, struct batch *b, struct random *random) {
   enum { ENOUGH = 64 };
   int64_t population = b->input->shape.extents[0];
   struct sums sums = {0};
-  for (int64_t draws = 0; draws < ENOUGH && (draws == 0 || b->size < population);) {
+  for (int64_t draws = 0; draws < ENOUGH && (draws == 0 || !never_changes(b));) {
     shuffle(b->order, population, random);
     for (int64_t first = 0; first + b->size <= population; first += b->size, draws++) {
       b->samples = b->order + first;
@@ -164,7 +177,7 @@ enum outcome compare_noise(struct compare_row *row, struct batch *b, struct rand
       progress_within(draws, ENOUGH);
     }
   }
-  bool shared = shares_samples(b);
+  bool shared = prepare_shares_samples(&b->prepared);
   row->mean_noise = root_ratio(sums.mean_difference, (double)sums.statistics, shared);
   row->variance_noise = root_ratio(sums.variance_difference, (double)sums.statistics, shared);
   row->output_deviation = root_ratio(sums.y_difference, sums.y, shared);

@@ -14,7 +14,7 @@
 
 struct bench_row {
   const char *norm;
-  int64_t groups;
+  int64_t groups, ghost_batch;
   const char *pass;
   struct shape shape;
   const char *layout, *dtype;
@@ -28,6 +28,7 @@ struct bench_row {
 static const struct report_column columns[] = {
     {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
     {"groups", "groups", REPORT_INTEGER, 0, COLUMN(groups)},
+    {"ghost_batch", "ghost|batch", REPORT_INTEGER, 0, COLUMN(ghost_batch)},
     {"pass", "pass", REPORT_TEXT, 0, COLUMN(pass)},
     {"shape", "shape", REPORT_SHAPE, 0, COLUMN(shape)},
     {"layout", "layout", REPORT_TEXT, 0, COLUMN(layout)},
@@ -84,10 +85,9 @@ static void run_backward(void *context) {
 
 static void (*const pass_works[PASS_COUNT])(void *) = {run_training, run_inference, run_backward};
 
-/* Batch normalization's inference has running statistics; of the others each is its own. */
+/* For inference with running statistics, where a norm needs them; it has its own else. */
 static enum outcome create_running(struct bench *b) {
-  if ((b->prepared.info.reduced_axes & 1) == 0 || b->prepared.info.running_statistics == 0)
-    return DONE;
+  if (!prepare_needs_running(&b->prepared)) return DONE;
   int64_t count = b->prepared.info.running_statistics;
   enum outcome outcome = tensor_create_vector(&b->arrays.running_mean, count, 0.25f);
   return outcome == DONE ? tensor_create_vector(&b->arrays.running_variance, count, 1) : outcome;
@@ -143,10 +143,10 @@ static void fill_times(struct bench_row *row, struct timed *works, const struct 
 
 static enum outcome measure(struct bench_row *row, struct bench *b, enum pass pass) {
   const double none = (double)NAN;
-  const axn_plan_info *info = &b->prepared.info;
   const axn_desc *desc = &b->prepared.desc;
   *row = (struct bench_row){axn_norm_name(desc->norm),
-                            info->split_axis >= 0 ? info->split_groups : REPORT_NO_INTEGER,
+                            report_if_any(desc->groups),
+                            report_if_any(desc->ghost_batch),
                             pass_names[pass],
                             {.rank = desc->rank},
                             desc->layout == AXN_CHANNELS_LAST ? "nhwc" : "nchw",
@@ -193,7 +193,7 @@ static enum outcome measure_cases(const struct options *options, const struct wa
   return outcome;
 }
 
-/* Batch and instance normalization, which keep running statistics, train on no single values. */
+/* Batch, ghost and instance normalization, which keep running statistics, train on no single values. */
 static enum outcome check_case(const struct options *options, const struct wanted *wanted) {
   struct prepared prepared;
   enum outcome outcome = prepare(&prepared, options, wanted);
@@ -257,9 +257,12 @@ static enum outcome bench_cases(const struct options *options, const struct want
 static enum outcome run_bench(struct options *options) {
   if (options->shape.rank != 0 && options->shapes != NULL)
     return message_misused("--shapes", "give one of --shape, --shapes");
+  if (options->norms.count == 0 && options->shapes != NULL)
+    value_all_norms(&options->norms);
+  else if (options->norms.count == 0)
+    value_usual_norms(&options->norms);
   enum outcome outcome = prepare_check_options(options);
   if (outcome != DONE) return outcome;
-  if (options->norms.count == 0) value_all_norms(&options->norms);
   struct wanted *cases = NULL;
   int count = 0;
   outcome = choose_cases(options, &cases, &count);
@@ -276,8 +279,9 @@ static const struct option_row own[] = {
      option_passes, 0},
     {"shape", "N,C,H,W", "2 to 5 extents (default 32,64,56,56)", option_shape, TARGET(shape)},
     {"shapes", "FILE.csv",
-     "instead: columns norm,n,c,d,h,w,groups, named by the first line;\n"
-     "d, h, w and groups may be empty",
+     "instead: columns norm,n,c,d,h,w,groups,ghost_batch, named by\n"
+     "the first line; all after c may be empty or not there. All\n"
+     "lines count, or those of --norms",
      option_path, TARGET(shapes)},
     {"seed", "S", "of the random data (default 1)", option_seed, TARGET(seed)},
     {NULL, NULL, NULL, NULL, 0}};

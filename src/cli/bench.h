@@ -7,8 +7,8 @@
 #include "prepare.h"
 #include "timing.h"
 
-/* The cases of a CSV file with the columns norm,n,c,d,h,w,groups, named by its first line, in any
- * order; further columns are passed over. Only norms in the list are kept. The caller frees. */
+/* The cases of a CSV file with the columns norm,n,c,d,h,w,groups,ghost_batch, named by its first line,
+ * in any order; further columns are passed over. Only norms in the list are kept. The caller frees. */
 enum outcome bench_read_cases(const char *path, const struct norm_list *norms,
                               struct wanted **cases, int *count);
 

@@ -15,21 +15,22 @@ static int64_t private_cache_bytes(void) {
   return bytes > 0 ? bytes : USUAL;
 }
 
-/* How many statistics share a line of the cache: with channels last, neighbouring channels lie side by
- * side, and memory moves whole lines. */
+/* How many statistics share a line of the cache: memory moves whole lines, and beside a value stand
+ * those of other statistics where the last axis in memory is kept. With channels last, these are
+ * neighbouring channels; for positional normalization with channels first, neighbouring positions. */
 static int64_t statistics_per_line(const struct prepared *prepared) {
-  enum { FLOATS_PER_LINE = 16, CHANNELS = 1 };
-  const axn_desc *desc = &prepared->desc;
-  const axn_plan_info *info = &prepared->info;
-  const int64_t channels = desc->shape[CHANNELS];
-  if (desc->layout == AXN_CHANNELS_FIRST) return 1;
-  int64_t run = 1; /* channels in a row that belong to the same statistic */
-  if (info->split_axis == CHANNELS)
-    run = channels / info->split_groups;
-  else if ((info->reduced_axes >> CHANNELS & 1) != 0)
-    run = channels;
-  const int64_t most = channels < FLOATS_PER_LINE ? channels : FLOATS_PER_LINE;
-  return run < most ? most / run : 1;
+  enum { FLOATS_PER_LINE = 16 };
+  int64_t run = 1;    /* values in a row of one statistic */
+  int64_t beside = 1; /* statistics until the first comes again */
+  for (int position = prepared->desc.rank - 1; position >= 0; position--) {
+    int axis = prepare_axis_at(&prepared->desc, position);
+    int64_t parts = prepare_parts(prepared, axis), each = prepared->desc.shape[axis] / parts;
+    if (each > 1 && beside > 1) break;
+    run *= each;
+    beside *= parts;
+  }
+  int64_t room = run < FLOATS_PER_LINE ? FLOATS_PER_LINE / run : 1;
+  return beside < room ? beside : room;
 }
 
 /* A statistic must be known before its values can be normalized. Those that are still in the

@@ -16,9 +16,11 @@ enum column {
   COLUMN_H,
   COLUMN_W,
   COLUMN_GROUPS,
+  COLUMN_GHOST_BATCH,
   COLUMNS
 };
-static const char *const column_names[COLUMNS] = {"norm", "n", "c", "d", "h", "w", "groups"};
+static const char *const column_names[COLUMNS] = {"norm", "n", "c",      "d",
+                                                  "h",    "w", "groups", "ghost_batch"};
 enum { FIELD_LIMIT = 32 };
 
 struct table {
@@ -74,6 +76,11 @@ static bool read_extent(const char *field, struct shape *shape) {
   return value_integer(field, 1, INT64_MAX, &shape->extents[shape->rank++]);
 }
 
+/* Left alone where the field is empty. */
+static bool read_count(const char *field, int64_t *count) {
+  return *field == '\0' || value_integer(field, 1, INT64_MAX, count);
+}
+
 static enum outcome read_case(struct table *table, char *line, struct wanted *result) {
   char *fields[FIELD_LIMIT], empty[] = "";
   if (split_line(line, fields) != table->field_count)
@@ -91,9 +98,10 @@ static enum outcome read_case(struct table *table, char *line, struct wanted *re
   int64_t elements;
   if (!value_shape_elements(&result->shape, &elements))
     return wrong_line(table, "the product of the extents overflows");
-  if (*values[COLUMN_GROUPS] != '\0' &&
-      !value_integer(values[COLUMN_GROUPS], 1, INT64_MAX, &result->groups))
+  if (!read_count(values[COLUMN_GROUPS], &result->groups))
     return wrong_line(table, "groups must be a whole number, at least 1");
+  if (!read_count(values[COLUMN_GHOST_BATCH], &result->ghost_batch))
+    return wrong_line(table, "ghost_batch must be a whole number, at least 1");
   return DONE;
 }
 

@@ -21,6 +21,7 @@ static const struct report_column columns[] = {
     {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
     {"groups", NULL, REPORT_INTEGER, 0, COLUMN(groups)},
     {"batch", "batch", REPORT_INTEGER, 0, COLUMN(batch)},
+    {"ghost_batch", "ghost|batch", REPORT_INTEGER, 0, COLUMN(ghost_batch)},
     {"values_per_statistic", "values per|statistic", REPORT_INTEGER, 0,
      COLUMN(values_per_statistic)},
     {"statistics", NULL, REPORT_INTEGER, 0, COLUMN(statistics)},
@@ -203,12 +204,14 @@ static enum outcome compare_rows(struct options *options, struct compare_input *
 static enum outcome run_compare(struct options *options) {
   if (options->input != NULL && options->shape.rank != 0)
     return message_misused("--shape", "the input's own shape holds: give one of --shape, --input");
+  if (options->norms.count == 0) value_usual_norms(&options->norms);
   enum outcome outcome = prepare_check_options(options);
   if (outcome != DONE) return outcome;
-  if (options->norms.count == 0) value_all_norms(&options->norms);
   struct compare_input input = {.source = NULL};
   struct plot plot = {.output = NULL};
-  if (options->plot != NULL) outcome = plot_start(&plot, options->plot, 960, 400);
+  int width, height;
+  compare_plot_size(options->norms.count, &width, &height);
+  if (options->plot != NULL) outcome = plot_start(&plot, options->plot, width, height);
   progress_start("compare", 2);
   if (outcome == DONE) outcome = read_input(&input, options);
   if (outcome == DONE) outcome = choose_batches(options, &input);
@@ -243,7 +246,8 @@ const struct command command_compare = {
     "what each normalization does as the batch shrinks, and what it costs",
     "Draws batches of each size from the activations and normalizes them with each norm:\n"
     "how noisy their statistics are, how far training departs from inference, how long it\n"
-    "takes. Without options: all norms on the recorded activations.",
+    "takes. Without options: batch, layer, instance and group normalization on the recorded\n"
+    "activations. The ghost batch is cut to the largest divisor of a batch size.",
     "  axisnorm compare --batch 1,4,16 --norms batch,group --plot compare.svg",
     tables,
     run_compare};

@@ -10,7 +10,7 @@
 /* A row of the result: one norm at one batch size. Numbers that cannot be had are not numbers. */
 struct compare_row {
   const char *norm;
-  int64_t groups, batch, values_per_statistic, statistics;
+  int64_t groups, batch, ghost_batch, values_per_statistic, statistics;
   double mean_noise, variance_noise, output_deviation, gradient_deviation;
   double forward_seconds, inference_seconds, backward_seconds, copy_seconds;
   double forward_ratio, inference_ratio, backward_ratio; /* medians of round-by-round ratios */
@@ -26,7 +26,7 @@ struct compare_input {
   const char *shape_source; /* for messages */
 };
 
-/* One norm over the whole input. `usable` is false where a statistic has a single value. */
+/* One norm over the whole input; ghost as a single batch. `usable` is false where a statistic has a single value. */
 struct population {
   struct prepared prepared;
   struct tensor y, grad_x, mean, rstd, running_variance;
@@ -42,6 +42,9 @@ void population_release(struct population *population);
 enum outcome compare_measure(struct compare_row *row, const struct population *population,
                              const struct options *options, const struct compare_input *input,
                              axn_norm norm, int64_t batch);
+
+/* The ghost batch of a batch: what was asked for, or the largest divisor of the batch below it. */
+int64_t compare_ghost_batch(const struct options *options, int64_t batch);
 
 /* One batch of samples, and everything that runs on it. */
 struct batch {

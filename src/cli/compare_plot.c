@@ -13,6 +13,14 @@ static const char *const colours[] = {"#D55E00", "#0072B2", "#009E73", "#CC79A7"
                                       "#E69F00", "#56B4E9", "#000000"};
 enum { COLOURS = sizeof colours / sizeof colours[0] };
 
+/* Norms whose names stand side by side, and whose key leaves room for the lines. */
+enum { FEW = 4 };
+
+void compare_plot_size(int norms, int *width, int *height) {
+  *width = norms > FEW ? 1280 : 960;
+  *height = norms > FEW ? 520 : 400;
+}
+
 /* The rows as the runs of one norm each. */
 struct series {
   const struct compare_row *rows;
@@ -114,7 +122,7 @@ static void write_line(FILE *script, const struct panel *panel, const struct ser
 static void write_zeros(FILE *script, const struct panel *panel, const struct series *series,
                         int index, double shift) {
   fprintf(script, "$%s%d using ($1*%.4f):2 with points pt %d ps 0.75 lc rgb '%s' title '%s: 0'",
-          panel->name, index, exp2(0.22 * shift), 5 + 2 * (index % 4), colours[index % COLOURS],
+          panel->name, index, exp2(shift), 5 + 2 * (index % 4), colours[index % COLOURS],
           series->rows[0].norm);
 }
 
@@ -141,7 +149,8 @@ static void write_noise_panel(FILE *script, const struct panel *panel, const str
   for (int i = 0; i < count; i++) {
     if (i > 0) fputs(", \\\n", script);
     if (is_zero_in(panel, &series[i])) {
-      write_zeros(script, panel, &series[i], i, placed++ - (zero_count - 1) / 2.0);
+      write_zeros(script, panel, &series[i], i,
+                  fmin(0.22, 0.8 / zero_count) * (placed++ - (zero_count - 1) / 2.0));
       continue;
     }
     if (largest(&series[i], panel->first) < 0 && largest(&series[i], panel->second) < 0) {
@@ -192,7 +201,8 @@ static void write_time_panel(FILE *script, const struct series *series, int coun
         script);
   for (int i = 0; i < count; i++)
     fprintf(script, "%s'%s' %d", i > 0 ? ", " : "", series[i].rows[0].norm, i);
-  fprintf(script, ")\nset xrange [-0.6:%.1f]\nplot ", count - 0.4);
+  fprintf(script, ")%s\nset xrange [-0.6:%.1f]\nplot ", count > FEW ? " rotate by 30 right" : "",
+          count - 0.4);
   for (int k = 0; k < 3; k++) {
     if (bars[k].drawn)
       fprintf(script, "$times using ($1+%.2f):%d", 0.26 * (k - 1), k + 2);

@@ -6,6 +6,9 @@
 #include "compare.h"
 #include "plot.h"
 
+/* The size of the figure, in pixels. */
+void compare_plot_size(int norms, int *width, int *height);
+
 enum outcome compare_plot(struct plot *plot, const struct compare_row *rows, int count);
 
 #endif

@@ -12,7 +12,7 @@
 
 struct explain_row {
   const char *norm;
-  int64_t groups;
+  int64_t groups, ghost_batch;
   struct shape shape;
   const char *layout;
   char *reduced_axes; /* = reduced_text */
@@ -27,6 +27,7 @@ struct explain_row {
 static const struct report_column columns[] = {
     {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
     {"groups", "groups", REPORT_INTEGER, 0, COLUMN(groups)},
+    {"ghost_batch", "ghost|batch", REPORT_INTEGER, 0, COLUMN(ghost_batch)},
     {"shape", "shape", REPORT_SHAPE, 0, COLUMN(shape)},
     {"layout", NULL, REPORT_TEXT, 0, COLUMN(layout)},
     {"reduced_axes", "reduced|axes", REPORT_TEXT, 0, COLUMN(reduced_axes)},
@@ -44,20 +45,20 @@ static const struct report_column columns[] = {
 static void fill_row(struct explain_row *row, const struct prepared *prepared) {
   const axn_plan_info *info = &prepared->info;
   const axn_desc *desc = &prepared->desc;
-  *row =
-      (struct explain_row){.norm = axn_norm_name(desc->norm),
-                           .groups = info->split_axis >= 0 ? info->split_groups : REPORT_NO_INTEGER,
-                           .shape = {.rank = desc->rank},
-                           .layout = desc->layout == AXN_CHANNELS_LAST ? "nhwc" : "nchw",
-                           .elements = info->elements,
-                           .statistics = info->statistics,
-                           .values_per_statistic = info->values_per_statistic,
-                           .values_per_task = info->values_per_task,
-                           .parameters = info->parameters,
-                           .running_statistics = info->running_statistics,
-                           .training_workspace = (int64_t)info->training_workspace,
-                           .inference_workspace = (int64_t)info->inference_workspace,
-                           .backward_workspace = (int64_t)info->backward_workspace};
+  *row = (struct explain_row){.norm = axn_norm_name(desc->norm),
+                              .groups = report_if_any(desc->groups),
+                              .ghost_batch = report_if_any(desc->ghost_batch),
+                              .shape = {.rank = desc->rank},
+                              .layout = desc->layout == AXN_CHANNELS_LAST ? "nhwc" : "nchw",
+                              .elements = info->elements,
+                              .statistics = info->statistics,
+                              .values_per_statistic = info->values_per_statistic,
+                              .values_per_task = info->values_per_task,
+                              .parameters = info->parameters,
+                              .running_statistics = info->running_statistics,
+                              .training_workspace = (int64_t)info->training_workspace,
+                              .inference_workspace = (int64_t)info->inference_workspace,
+                              .backward_workspace = (int64_t)info->backward_workspace};
   memcpy(row->shape.extents, desc->shape, sizeof row->shape.extents);
   size_t length = 0;
   for (int axis = 0; axis < desc->rank; axis++)
@@ -96,7 +97,9 @@ static void print_picture(const struct prepared *prepared) {
       partial = partial || mark == '+';
       printf(" %c", mark);
     }
-    if (n == 0) printf("     # shares the first mean and variance");
+    if (n == 0)
+      printf("     # shares the first %s",
+             prepared->desc.norm == AXN_RMS_NORM ? "mean square" : "mean and variance");
     if (n == 1 && partial) printf("     + a part of the spatial values does");
     putchar('\n');
   }
@@ -124,9 +127,9 @@ static enum outcome explain_prepared(const struct options *options, const struct
 }
 
 static enum outcome run_explain(struct options *options) {
+  if (options->norms.count == 0) value_all_norms(&options->norms);
   enum outcome outcome = prepare_check_options(options);
   if (outcome != DONE) return outcome;
-  if (options->norms.count == 0) value_all_norms(&options->norms);
   if (options->shape.rank == 0) options->shape = (struct shape){.rank = 4, .extents = {4, 6, 3, 3}};
   struct plot plot = {.output = NULL};
   int width, height, prepared_count = 0;
@@ -154,7 +157,7 @@ static const struct option_row own[] = {
      TARGET(plot)},
     {NULL, NULL, NULL, NULL, 0}};
 
-static const struct option_row *const tables[] = {options_norms, own, options_common, NULL};
+static const struct option_row *const tables[] = {options_all_norms, own, options_common, NULL};
 
 const struct command command_explain = {
     "explain",

@@ -100,7 +100,10 @@ static void draw_titles(const struct placed *p, const struct prepared *prepared,
   const axn_plan_info *info = &prepared->info;
   const char *name = axn_norm_name(prepared->desc.norm);
   char text[160], split[64] = "";
-  if (info->split_axis >= 0)
+  if (info->split_axis == 0)
+    snprintf(split, sizeof split, ", batches of %" PRId64,
+             prepared->desc.shape[0] / info->split_groups);
+  else if (info->split_axis > 0)
     snprintf(split, sizeof split, ", %" PRId64 " group%s", info->split_groups,
              info->split_groups == 1 ? "" : "s");
   snprintf(text, sizeof text, "{/:Bold=16 %c%s}%s", name[0] - 'a' + 'A', name + 1, split);
@@ -111,9 +114,19 @@ static void draw_titles(const struct placed *p, const struct prepared *prepared,
   draw_label(p, (struct point){x, top + 0.8}, 0, "center", text);
 }
 
+enum { PANELS_IN_ROW = 4 };
+
+static int columns_of(int norms) {
+  return norms < PANELS_IN_ROW ? norms : PANELS_IN_ROW;
+}
+
+static int rows_of(int norms) {
+  return (norms + PANELS_IN_ROW - 1) / PANELS_IN_ROW;
+}
+
 void explain_plot_size(int norms, int *width, int *height) {
-  *width = norms > 1 ? 280 * norms : 520;
-  *height = norms > 1 ? 390 : 480;
+  *width = norms > 1 ? 280 * columns_of(norms) : 520;
+  *height = norms > 1 ? 390 * rows_of(norms) : 480;
 }
 
 static double cell_height_of(const struct block *block) {
@@ -135,33 +148,44 @@ static void measure_room(const struct prepared *prepared, int norms, double *wid
   }
 }
 
+/* What the colour means, under all panels. */
+static void draw_legend(FILE *script, const struct prepared *prepared, int norms, bool whole,
+                        double middle) {
+  bool mean_square = false;
+  for (int i = 0; i < norms; i++)
+    mean_square = mean_square || prepared[i].desc.norm == AXN_RMS_NORM;
+  fprintf(script,
+          "set label \"Coloured: the values that share one mean and one variance%s.%s%s\" "
+          "at %.4f,%.4f center textcolor rgb '#555555'\n",
+          mean_square ? " (rms: one mean square)" : "",
+          whole        ? ""
+          : norms == 1 ? "\\n"
+                       : " ",
+          whole ? "" : "Only some of the cells are drawn.", middle, -2.2);
+}
+
 enum outcome explain_plot(struct plot *plot, const struct prepared *prepared, int norms) {
   enum { SIDE = 3, ABOVE = 3, BELOW = 3 };
+  int columns = columns_of(norms), rows = rows_of(norms);
   double width, height;
   bool whole = true;
   measure_room(prepared, norms, &width, &height);
-  double pitch = width + SIDE;
+  double pitch = width + SIDE, rise = height + ABOVE + BELOW;
   for (int i = 0; i < norms; i++) {
     struct block block = block_of(&prepared[i]);
     whole = whole && block.whole;
     double left = block.cells[1] * sqrt(0.75), right = block.cells[0] * sqrt(0.75);
-    double middle = pitch * (i + 0.5);
-    struct placed placed = {plot->script, &block, middle + (left - right) / 2, 0,
+    double middle = pitch * (i % columns + 0.5), floor = rise * (rows - 1 - i / columns);
+    struct placed placed = {plot->script, &block, middle + (left - right) / 2, floor,
                             cell_height_of(&block)};
     draw_faces(&placed);
     draw_axis_labels(&placed, &prepared[i]);
-    draw_titles(&placed, &prepared[i], middle, height);
+    draw_titles(&placed, &prepared[i], middle, floor + height);
   }
-  fprintf(plot->script,
-          "set label \"Coloured: the values that share one mean and one variance.%s%s\" "
-          "at %.4f,%.4f center textcolor rgb '#555555'\n",
-          whole        ? ""
-          : norms == 1 ? "\\n"
-                       : " ",
-          whole ? "" : "Only some of the cells are drawn.", pitch * norms / 2, -2.2);
+  draw_legend(plot->script, prepared, norms, whole, pitch * columns / 2);
   fprintf(plot->script,
           "set encoding utf8\nunset border\nunset tics\nunset key\nset margins 0,0,0,0\n"
           "set size ratio -1\nset xrange [0:%.4f]\nset yrange [%d:%.4f]\nplot NaN\n",
-          pitch * norms, -BELOW - (norms == 1), height + ABOVE);
+          pitch * columns, -BELOW - (norms == 1), rise * rows - BELOW);
   return plot_finish(plot);
 }

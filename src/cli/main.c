@@ -27,8 +27,9 @@ static enum outcome print_version(void) {
 }
 
 static void print_help(void) {
-  printf("axisnorm: batch, layer, instance and group normalization, compared and applied\n\n"
-         "Usage: axisnorm SUBCOMMAND [OPTION VALUE]...\n\n");
+  printf(
+      "axisnorm: batch, layer, instance, group and other normalizations, compared and applied\n\n"
+      "Usage: axisnorm SUBCOMMAND [OPTION VALUE]...\n\n");
   for (int i = 0; i < COMMANDS; i++) printf("  %-10s%s\n", commands[i]->name, commands[i]->summary);
   printf("\n  axisnorm SUBCOMMAND --help   its options and an example\n"
          "  axisnorm --version           version, instruction set, threads\n"

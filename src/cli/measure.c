@@ -81,8 +81,9 @@ enum outcome compare_measure(struct compare_row *row, const struct population *p
   enum outcome outcome = batch_create(&batch, input, population, options, norm, size);
   const axn_plan_info *info = &batch.prepared.info;
   *row = (struct compare_row){axn_norm_name(norm),
-                              info->split_axis >= 0 ? info->split_groups : REPORT_NO_INTEGER,
+                              report_if_any(batch.prepared.desc.groups),
                               size,
+                              report_if_any(batch.prepared.desc.ghost_batch),
                               info->values_per_statistic,
                               info->statistics,
                               none,

@@ -6,7 +6,8 @@
 
 enum outcome moments_create(struct moments *m, const struct prepared *prepared) {
   size_t count = (size_t)prepared->info.statistics;
-  *m = (struct moments){.count = prepared->info.statistics};
+  *m = (struct moments){.count = prepared->info.statistics,
+                        .second_moment = prepared->desc.norm == AXN_RMS_NORM};
   m->mean = calloc(count, sizeof *m->mean);
   m->variance = calloc(count, sizeof *m->variance);
   m->values = calloc(count, sizeof *m->values);
@@ -30,21 +31,19 @@ struct axis {
 /* The axes in the order of memory. Statistics stand in that order too. */
 static void find_axes(const struct prepared *prepared, struct axis axes[AXN_MAX_RANK]) {
   const axn_desc *desc = &prepared->desc;
-  const axn_plan_info *info = &prepared->info;
   int64_t stride = 1;
   for (int position = desc->rank - 1; position >= 0; position--) {
     int axis = prepare_axis_at(desc, position);
-    bool split = axis == info->split_axis, reduced = (info->reduced_axes >> axis & 1) != 0;
-    int64_t extent = desc->shape[axis], parts = split ? info->split_groups : reduced ? 1 : extent;
+    int64_t extent = desc->shape[axis], parts = prepare_parts(prepared, axis);
     axes[position] = (struct axis){extent, parts > 0 ? extent / parts : 1, stride};
     stride *= parts;
   }
 }
 
-/* Welford 1962. */
+/* Welford 1962; with the mean left at 0 it sums the squares. */
 static void add(struct moments *m, int64_t statistic, double x) {
-  double difference = x - m->mean[statistic];
-  m->mean[statistic] += difference / ++m->values[statistic];
+  double difference = x - m->mean[statistic], values = ++m->values[statistic];
+  if (!m->second_moment) m->mean[statistic] += difference / values;
   m->variance[statistic] += difference * (x - m->mean[statistic]);
 }
 

@@ -31,7 +31,7 @@ static const char *norm_list(const char *text, struct options *options, void *ta
   return NULL;
 }
 
-static const char *groups(const char *text, struct options *options, void *target) {
+static const char *positive(const char *text, struct options *options, void *target) {
   (void)options;
   return value_integer(text, 1, INT64_MAX, target) ? NULL : "must be a whole number, at least 1";
 }
@@ -92,11 +92,18 @@ static const char *format(const char *text, struct options *options, void *targe
 }
 
 const struct option_row options_norm[] = {
-    {"norm", "NORM", "the normalization: batch, layer, instance or group", one_norm, 0},
+    {"norm", "NORM", "batch, layer, instance, group, rms, positional or ghost", one_norm, 0},
     {NULL, NULL, NULL, NULL, 0}};
 
+#define NORMS_KNOWN "of batch, layer, instance, group, rms, positional, ghost\n"
+
 const struct option_row options_norms[] = {
-    {"norms", "LIST", "normalizations, such as batch,group (default: all)", norm_list, 0},
+    {"norms", "LIST", NORMS_KNOWN "(default: batch,layer,instance,group)", norm_list, 0},
+    {"norm", "LIST", "the same", norm_list, 0},
+    {NULL, NULL, NULL, NULL, 0}};
+
+const struct option_row options_all_norms[] = {
+    {"norms", "LIST", NORMS_KNOWN "(default: all)", norm_list, 0},
     {"norm", "LIST", "the same", norm_list, 0},
     {NULL, NULL, NULL, NULL, 0}};
 
@@ -105,9 +112,15 @@ const struct option_row options_common[] = {
      "group: number of groups. Default: 32 where C is divisible by\n"
      "32 and at least 64; else the largest divisor of C that is at\n"
      "most C/2 and at most 32 (1 where C is 1)",
-     groups, offsetof(struct options, groups)},
-    {"axis", "K", "layer: first normalized axis of N,C,spatial; negative from\nthe end (default 1)",
-     axis, offsetof(struct options, axis)},
+     positive, offsetof(struct options, groups)},
+    {"ghost-batch", "B",
+     "ghost: samples that share statistics; divides N. Default: the\n"
+     "largest divisor of N from 2 to 16 that is at most N/2; else N.\n"
+     "compare: the most, cut to a divisor of each batch (default 8)",
+     positive, offsetof(struct options, ghost_batch)},
+    {"axis", "K",
+     "layer, rms: first normalized axis of N,C,spatial; negative\nfrom the end (default 1)", axis,
+     offsetof(struct options, axis)},
     {"epsilon", "E", "added to the variance (default 1e-5)", epsilon,
      offsetof(struct options, epsilon)},
     {"layout", "nchw|nhwc", "order of the axes in memory and in files (default nchw)", layout, 0},

@@ -14,7 +14,8 @@ struct options {
   struct norm_list norms; /* empty: not given */
   struct shape shape;     /* rank 0: not given */
   struct integer_list batches;
-  int64_t groups; /* 0: the default for the shape */
+  int64_t groups;      /* 0: the default for the shape */
+  int64_t ghost_batch; /* 0: the same */
   int64_t axis;
   bool axis_given;
   double epsilon;
@@ -56,9 +57,10 @@ struct command {
 extern const char *const pass_names[PASS_COUNT];
 
 /* The tables that several subcommands share. */
-extern const struct option_row options_norm[];   /* --norm, one */
-extern const struct option_row options_norms[];  /* --norms, a list; also --norm */
-extern const struct option_row options_common[]; /* geometry, machine, format */
+extern const struct option_row options_norm[];      /* --norm, one */
+extern const struct option_row options_norms[];     /* --norms, a list; the usual ones without */
+extern const struct option_row options_all_norms[]; /* the same; all of them without */
+extern const struct option_row options_common[];    /* geometry, machine, format */
 
 /* Fills in defaults, then what the arguments say. Sets *help where --help is among them. */
 enum outcome options_parse(const struct command *command, int count, char **arguments,

@@ -27,7 +27,10 @@ static axn_status run(struct population *p, const struct compare_input *input, a
 enum outcome population_create(struct population *p, const struct options *options,
                                const struct compare_input *input, axn_norm norm) {
   *p = (struct population){.usable = false};
-  struct wanted wanted = {.norm = norm, .shape = input->shape, .source = {input->shape_source, 0}};
+  struct wanted wanted = {.norm = norm,
+                          .shape = input->shape,
+                          .ghost_batch = input->shape.extents[0],
+                          .source = {input->shape_source, 0}};
   enum outcome outcome = prepare(&p->prepared, options, &wanted);
   if (outcome == DONE) outcome = prepare_workspace(&p->prepared);
   if (outcome == DONE) outcome = create_tensors(p, input);

@@ -12,6 +12,25 @@ int64_t prepare_default_groups(int64_t channels) {
   return groups > 1 ? groups : 1;
 }
 
+int64_t prepare_divisor(int64_t samples, int64_t most) {
+  int64_t divisor = most < samples ? most : samples;
+  while (divisor > 1 && samples % divisor != 0) divisor--;
+  return divisor;
+}
+
+/* Not 1 where there is a choice: that would be instance normalization. */
+int64_t prepare_default_ghost_batch(int64_t samples) {
+  enum { USUAL = 16 };
+  int64_t most = samples / 2 < USUAL ? samples / 2 : USUAL;
+  int64_t ghost_batch = most > 1 ? prepare_divisor(samples, most) : 1;
+  if (ghost_batch > 1) return ghost_batch;
+  return samples > 1 ? samples : 1;
+}
+
+bool prepare_takes_axis(axn_norm norm) {
+  return norm == AXN_LAYER_NORM || norm == AXN_RMS_NORM;
+}
+
 void prepare_shape_from_file(const struct shape *file, axn_layout layout, struct shape *shape) {
   *shape = *file;
   if (layout != AXN_CHANNELS_LAST || file->rank < 3) return;
@@ -24,17 +43,34 @@ int prepare_axis_at(const axn_desc *desc, int position) {
   return position == desc->rank - 1 ? 1 : position + 1;
 }
 
+bool prepare_shares_samples(const struct prepared *prepared) {
+  return (prepared->info.reduced_axes & 1) != 0;
+}
+
+bool prepare_needs_running(const struct prepared *prepared) {
+  return prepare_shares_samples(prepared) && prepared->info.running_statistics > 0;
+}
+
+int64_t prepare_parts(const struct prepared *prepared, int axis) {
+  const axn_plan_info *info = &prepared->info;
+  if (axis == info->split_axis) return info->split_groups;
+  return (info->reduced_axes >> axis & 1) != 0 ? 1 : prepared->desc.shape[axis];
+}
+
 static bool has_norm(const struct norm_list *list, axn_norm norm) {
   for (int i = 0; i < list->count; i++)
     if (list->values[i] == norm) return true;
-  return list->count == 0; /* none given: all */
+  return false;
 }
 
 enum outcome prepare_check_options(const struct options *options) {
   if (options->groups != 0 && !has_norm(&options->norms, AXN_GROUP_NORM))
     return message_misused("--groups", "only group normalization has groups");
-  if (options->axis_given && !has_norm(&options->norms, AXN_LAYER_NORM))
-    return message_misused("--axis", "only layer normalization starts from an axis");
+  if (options->ghost_batch != 0 && !has_norm(&options->norms, AXN_GHOST_BATCH_NORM))
+    return message_misused("--ghost-batch", "only ghost normalization has ghost batches");
+  if (options->axis_given && !has_norm(&options->norms, AXN_LAYER_NORM) &&
+      !has_norm(&options->norms, AXN_RMS_NORM))
+    return message_misused("--axis", "only layer and rms normalization start from an axis");
   return DONE;
 }
 
@@ -49,7 +85,8 @@ static const char *option_at_fault(const struct prepared *prepared, axn_status s
   bool listed = prepared->source.line > 0;
   switch (status) {
   case AXN_ERROR_GROUPS:
-    return listed ? NULL : "--groups";
+    if (listed) return NULL;
+    return prepared->desc.norm == AXN_GHOST_BATCH_NORM ? "--ghost-batch" : "--groups";
   case AXN_ERROR_AXIS:
     return listed ? NULL : "--axis";
   case AXN_ERROR_EPSILON:
@@ -98,7 +135,11 @@ static axn_desc desc_of(const struct options *options, const struct wanted *want
     desc.groups = wanted->groups != 0 ? wanted->groups : options->groups;
     if (desc.groups == 0) desc.groups = prepare_default_groups(desc.shape[1]);
   }
-  if (wanted->norm == AXN_LAYER_NORM) desc.axis = (int)options->axis;
+  if (wanted->norm == AXN_GHOST_BATCH_NORM) {
+    desc.ghost_batch = wanted->ghost_batch != 0 ? wanted->ghost_batch : options->ghost_batch;
+    if (desc.ghost_batch == 0) desc.ghost_batch = prepare_default_ghost_batch(desc.shape[0]);
+  }
+  if (prepare_takes_axis(wanted->norm)) desc.axis = (int)options->axis;
   if (wanted->parameters != 0) desc.parameters = wanted->parameters;
   desc.epsilon = options->epsilon;
   desc.momentum = options->momentum;

@@ -24,11 +24,20 @@ struct prepared {
 /* The groups that a norm gets where none are asked for; the help of --groups states the rule. */
 int64_t prepare_default_groups(int64_t channels);
 
+/* The largest divisor of a number of samples that is at most `most`; both at least 1. */
+int64_t prepare_divisor(int64_t samples, int64_t most);
+
+/* The ghost batch where none is asked for; the help of --ghost-batch states the rule. */
+int64_t prepare_default_ghost_batch(int64_t samples);
+
+/* Whether a norm starts from an axis, and takes scale and shift per element. */
+bool prepare_takes_axis(axn_norm norm);
+
 /* What is wanted; zeros where the options or the library say. */
 struct wanted {
   axn_norm norm;
   struct shape shape; /* N, C, spatial */
-  int64_t groups;
+  int64_t groups, ghost_batch;
   axn_parameters parameters;
   struct shape_source source;
 };
@@ -48,6 +57,15 @@ void prepare_release(struct prepared *prepared);
 /* The message for a status of the library: names the option or file at fault. */
 enum outcome prepare_failure(const struct prepared *prepared, axn_status status,
                              const axn_error *error);
+
+/* Whether other samples reach a sample's statistics. */
+bool prepare_shares_samples(const struct prepared *prepared);
+
+/* Whether inference needs running statistics, in place of statistics that samples share. */
+bool prepare_needs_running(const struct prepared *prepared);
+
+/* Into how many parts an axis is cut, each within one statistic: its extent where it is kept. */
+int64_t prepare_parts(const struct prepared *prepared, int axis);
 
 /* An option that no norm in the list has is a mistake. */
 enum outcome prepare_check_options(const struct options *options);

@@ -198,6 +198,15 @@ static const char *heading_line(const char *heading, int line, int *length) {
   return second;
 }
 
+/* A column of dashes alone says nothing. */
+static bool is_shown(const struct report *report, size_t column) {
+  if (report->columns[column].heading == NULL) return false;
+  if (report->columns[column].kind != REPORT_INTEGER) return true;
+  for (size_t row = 0; row < report->row_count; row++)
+    if (*(const int64_t *)field_of(report, row, column) != REPORT_NO_INTEGER) return true;
+  return false;
+}
+
 static int column_width(const struct report *report, size_t column) {
   int width = 0;
   for (int line = 0; line < 2; line++) {
@@ -233,7 +242,7 @@ static void write_table(const struct report *report) {
     }
     bool first = true;
     for (size_t c = 0; c < report->column_count; c++) {
-      if (report->columns[c].heading == NULL) continue;
+      if (!is_shown(report, c)) continue;
       int length;
       const char *text = cell;
       if (row < 0) {

@@ -17,12 +17,18 @@ enum report_kind {
 
 #define REPORT_NO_INTEGER INT64_MIN
 
+/* A number for REPORT_INTEGER that is 0 where it does not apply. */
+static inline int64_t report_if_any(int64_t number) {
+  return number != 0 ? number : REPORT_NO_INTEGER;
+}
+
 /* How the table shows a number; JSON and CSV always have it as it is. */
 enum report_style { REPORT_PLAIN, REPORT_PERCENT, REPORT_MICROSECONDS, REPORT_TIMES };
 
 struct report_column {
   const char *name;    /* of the field; null: only in the table */
-  const char *heading; /* in the table, '|' starts its second line; null: not in the table */
+  const char *heading; /* in the table, '|' starts its second line; null: not in the table, where
+                          an integer that applies to no row is not either */
   enum report_kind kind;
   enum report_style style;
   size_t offset;

@@ -83,6 +83,11 @@ const char *value_norm_names(void) {
   return names;
 }
 
+void value_usual_norms(struct norm_list *list) {
+  *list =
+      (struct norm_list){4, {AXN_BATCH_NORM, AXN_LAYER_NORM, AXN_INSTANCE_NORM, AXN_GROUP_NORM}};
+}
+
 void value_shape_text(const struct shape *shape, char text[SHAPE_TEXT_LIMIT]) {
   size_t length = 0;
   text[0] = '\0';

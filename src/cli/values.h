@@ -43,6 +43,9 @@ bool value_next_part(const char **text, char *part, size_t room);
 void value_all_norms(struct norm_list *list);
 const char *value_norm_names(void);
 
+/* The four that are measured where none are asked for: batch, layer, instance, group. */
+void value_usual_norms(struct norm_list *list);
+
 /* "2,4,3,3" */
 void value_shape_text(const struct shape *shape, char text[SHAPE_TEXT_LIMIT]);
 

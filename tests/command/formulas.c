@@ -6,7 +6,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-const char *const norms[] = {"batch", "layer", "instance", "group"};
+const char *const norms[] = {"batch", "layer", "instance", "group", "rms", "positional", "ghost"};
+
+/* Two samples share statistics, or all where two do not divide them. */
+static int64_t ghost_batch(const struct array *x) {
+  return x->shape[0] % 2 == 0 ? 2 : x->shape[0];
+}
+
+const char *options_of(int norm, const struct array *x) {
+  static char text[40];
+  text[0] = '\0';
+  if (norm == GROUP) snprintf(text, sizeof text, " --groups %d", GROUPS);
+  if (norm == GHOST) snprintf(text, sizeof text, " --ghost-batch %d", (int)ghost_batch(x));
+  return text;
+}
 
 /* An N,C,rest tensor: the statistic that an element belongs to, by the definition of each norm. */
 int64_t statistic_of(int norm, const struct array *x, int64_t index) {
@@ -16,17 +29,21 @@ int64_t statistic_of(int norm, const struct array *x, int64_t index) {
   case BATCH:
     return c;
   case LAYER:
+  case RMS:
     return n;
   case INSTANCE:
     return n * channels + c;
+  case POSITIONAL:
+    return n * inner + index % inner;
+  case GHOST:
+    return n / ghost_batch(x) * channels + c;
   default:
     return n * GROUPS + c / (channels / GROUPS);
   }
 }
 
 int64_t statistics_of(int norm, const struct array *x) {
-  int64_t counts[] = {x->shape[1], x->shape[0], x->shape[0] * x->shape[1], x->shape[0] * GROUPS};
-  return counts[norm];
+  return statistic_of(norm, x, x->count - 1) + 1;
 }
 
 int64_t channel_of(const struct array *x, int64_t index) {
@@ -37,7 +54,8 @@ struct moments moments_of(int norm, const struct array *x) {
   int64_t statistics = statistics_of(norm, x);
   struct moments m = {calloc((size_t)statistics, sizeof(double)),
                       calloc((size_t)statistics, sizeof(double)), (double)(x->count / statistics)};
-  for (int64_t i = 0; i < x->count; i++) m.mean[statistic_of(norm, x, i)] += x->data[i] / m.count;
+  for (int64_t i = 0; i < x->count && norm != RMS; i++)
+    m.mean[statistic_of(norm, x, i)] += x->data[i] / m.count;
   for (int64_t i = 0; i < x->count; i++) {
     int64_t s = statistic_of(norm, x, i);
     m.variance[s] += (x->data[i] - m.mean[s]) * (x->data[i] - m.mean[s]) / m.count;

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* The four normalizations as the papers define them, in float64: element by element, without any of
+/* The normalizations as the papers define them, in float64: element by element, without any of
  * the library's algebra. */
 #ifndef AXISNORM_TEST_FORMULAS_H
 #define AXISNORM_TEST_FORMULAS_H
 
 #include "run_command.h"
 
-enum { NORMS = 4, BATCH = 0, LAYER = 1, INSTANCE = 2, GROUP = 3, GROUPS = 3 };
+enum { BATCH, LAYER, INSTANCE, GROUP, RMS, POSITIONAL, GHOST, NORMS, GROUPS = 3 };
 extern const char *const norms[NORMS];
 
+/* " --groups 3" or " --ghost-batch 2": what the formulas below take, or "" where there is no choice. */
+const char *options_of(int norm, const struct array *x);
+
 struct moments {
-  double *mean, *variance;
-  double count; /* of values in each statistic */
+  double *mean, *variance; /* rms: 0, and the mean of the squares */
+  double count;            /* of values in each statistic */
 };
 
 int64_t statistic_of(int norm, const struct array *x, int64_t index);

@@ -19,6 +19,11 @@ Test(call, help_of_every_subcommand_has_an_example) {
     const char *example = strstr(text, "Example:\n  axisnorm ");
     cr_expect_not_null(example, "%s --help has no example", subcommands[i]);
     cr_expect_not_null(strstr(text, "--threads"));
+    cr_expect_not_null(strstr(text, "--ghost-batch"));
+    static const char *const known[] = {"batch", "layer",      "instance", "group",
+                                        " rms",  "positional", " ghost"};
+    for (int k = 0; k < 7; k++)
+      cr_expect_not_null(strstr(text, known[k]), "%s --help: no %s", subcommands[i], known[k]);
     free(text);
   }
 }
@@ -51,9 +56,8 @@ Test(call, wrong_calls_are_one_line_and_exit_2) {
       {"compare --norms batch,", "--norms"},
       {"compare --norms batch,,group", "--norms"},
       {"compare --norms=", "--norms"},
-      {"explain --norm rms", "--norm"},
-      {"explain --norm positional", "--norm"},
-      {"explain --norm ghost", "--norm"},
+      {"explain --norm rms,frobnicate", "--norm"},
+      {"apply --norm rms,ghost --input x.npy --output y.npy", "--norm"},
       {"compare --batch 0", "--batch"},
       {"compare --batch -1", "--batch"},
       {"compare --batch 1,x", "--batch"},
@@ -79,6 +83,19 @@ Test(call, wrong_calls_are_one_line_and_exit_2) {
       {"explain --norm layer --axis -5", "--axis"},
       {"explain --norm layer --axis one", "--axis"},
       {"explain --norm batch --axis 1", "--axis"},
+      {"explain --norm positional --axis 1", "--axis"},
+      {"explain --norm rms --axis 4", "--axis"},
+      {"explain --norm rms --groups 2", "--groups"},
+      {"explain --norm ghost --groups 2", "--groups"},
+      {"explain --norm ghost --ghost-batch 0", "--ghost-batch"},
+      {"explain --norm ghost --ghost-batch 2.0", "--ghost-batch"},
+      {"explain --norm ghost --ghost-batch -2", "--ghost-batch"},
+      {"explain --norm ghost --ghost-batch 3 --shape 4,6,3,3", "--ghost-batch"},
+      {"explain --norm ghost --ghost-batch 8 --shape 4,6,3,3", "--ghost-batch"},
+      {"explain --norm batch --ghost-batch 2", "--ghost-batch"},
+      {"compare --ghost-batch 4", "--ghost-batch"},
+      {"bench --ghost-batch 4", "--ghost-batch"},
+      {"bench --norms ghost --ghost-batch 5 --shape 8,4,3,3", "--ghost-batch"},
       {"explain --epsilon 0", "--epsilon"},
       {"explain --epsilon -1e-5", "--epsilon"},
       {"explain --epsilon nan", "--epsilon"},
@@ -145,8 +162,9 @@ Test(call, a_wrong_shape_is_named_once) {
 }
 
 Test(call, unknown_norms_are_answered_with_the_known_ones) {
-  struct run run = run_command("explain --norm rms");
-  cr_expect_not_null(strstr(run.err, "batch, layer, instance, group"));
+  struct run run = run_command("explain --norm frobnicate");
+  cr_expect_not_null(
+      strstr(run.err, "known are batch, layer, instance, group, rms, positional, ghost\n"));
   run_free(&run);
 }
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* What compare and bench print. No assertion here depends on a measured time. */
-#include "run_command.h"
+#define _GNU_SOURCE /* the cache sizes of sysconf are glibc's own */
+#include "formulas.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 TestSuite(compare, .init = make_directory, .fini = remove_directory);
 
@@ -130,15 +132,15 @@ Test(compare, norms_of_single_samples_have_no_noise_even_of_nothing) {
   static const char *const inputs[] = {"zero.npy", "small.npy"};
   for (int i = 0; i < 2; i++)
     for (int k = 0; k < 2; k++) {
-      char *text = expect_done(run_command(
-               "compare --input %s --epsilon %s --batch 2 --norms batch,layer,instance,group "
-               "--format json",
-               path_of(inputs[i]), k == 0 ? "1e-5" : "1e30")),
+      char *text = expect_done(
+               run_command("compare --input %s --epsilon %s --batch 2 "
+                           "--norms batch,layer,instance,group,rms,positional --format json",
+                           path_of(inputs[i]), k == 0 ? "1e-5" : "1e30")),
            row[1024];
       const char *rest = text;
       cr_assert_not_null(next_row(&rest, row));
       cr_expect_eq(is_null(row, "mean_noise"), i == 0);
-      for (int norm = 1; norm < 4; norm++) {
+      for (int norm = LAYER; norm <= POSITIONAL; norm++) {
         cr_assert_not_null(next_row(&rest, row));
         for (int noise = 0; noise < 4; noise++)
           cr_expect(!is_null(row, noises[noise]) && number(row, noises[noise]) == 0, "%s: %s",
@@ -146,6 +148,120 @@ Test(compare, norms_of_single_samples_have_no_noise_even_of_nothing) {
       }
       free(text);
     }
+  array_free(&x);
+}
+
+/* Ghost batches of one sample: every sample comes once in a shuffle, so that the noise is that of all
+ * samples' own statistics, whatever the draw. */
+Test(compare, ghost_noise_is_that_of_its_ghost_batches) {
+  struct array x = normal_array("x.npy", "8,3,2,5", 2, 3);
+  struct moments each = moments_of(INSTANCE, &x), whole = moments_of(BATCH, &x);
+  double mean = 0, variance = 0, difference = 0, square = 0;
+  for (int i = 0; i < 24; i++) {
+    mean += pow(each.mean[i] - whole.mean[i % 3], 2) / whole.variance[i % 3] / 24;
+    variance += pow(each.variance[i] / whole.variance[i % 3] - 1, 2) / 24;
+  }
+  for (int64_t i = 0; i < x.count; i++) {
+    int64_t k = statistic_of(INSTANCE, &x, i), c = channel_of(&x, i);
+    double own = (x.data[i] - each.mean[k]) / sqrt(each.variance[k] + 1e-5);
+    double population = (x.data[i] - whole.mean[c]) / sqrt(whole.variance[c] + 1e-5);
+    difference += pow(own - population, 2);
+    square += pow(population, 2);
+  }
+  char *text = expect_done(
+           run_command("compare --input %s --norms ghost --ghost-batch 1 --batch 4 --format json",
+                       path_of("x.npy"))),
+       row[1024];
+  const char *rest = text;
+  cr_assert_not_null(next_row(&rest, row));
+  expect_near(number(row, "mean_noise"), sqrt(mean), 1e-6, "noise of the mean");
+  expect_near(number(row, "variance_noise"), sqrt(variance), 1e-6, "noise of the variance");
+  expect_near(number(row, "output_deviation"), sqrt(difference / square), 1e-6, "deviation");
+  cr_expect_gt(number(row, "gradient_deviation"), 0);
+  free(text);
+  moments_free(&each);
+  moments_free(&whole);
+  array_free(&x);
+}
+
+/* Then it is batch normalization, drawn from the same seed. */
+Test(compare, a_ghost_batch_of_the_whole_batch_has_the_noise_of_batch_normalization) {
+  char *text = expect_done(run_command("compare --norms batch,ghost --batch 4 --ghost-batch 4 "
+                                       "--format json")),
+       batch[1024], ghost[1024];
+  const char *rest = text;
+  cr_assert_not_null(next_row(&rest, batch));
+  cr_assert_not_null(next_row(&rest, ghost));
+  for (int i = 0; i < 4; i++)
+    cr_expect_eq(number(batch, noises[i]), number(ghost, noises[i]), "%s", noises[i]);
+  free(text);
+}
+
+/* -1, -1, 1, 1 in pairs: two of equals, whose means are a deviation off, in a third of all shuffles. */
+Test(compare, ghost_batches_of_the_whole_input_are_drawn_as_often_as_others) {
+  struct array x = array_of("4,1,1");
+  for (int i = 0; i < 4; i++) x.data[i] = i < 2 ? -1 : 1;
+  char *text = expect_done(
+           run_command("compare --input %s --norms ghost --batch 4 --ghost-batch 2 --format json",
+                       write_array("x.npy", &x))),
+       row[1024];
+  const char *rest = text;
+  cr_assert_not_null(next_row(&rest, row));
+  cr_expect_float_eq(number(row, "mean_noise"), sqrt(1.0 / 3), 0.2, "%s", row);
+  free(text);
+  array_free(&x);
+}
+
+struct ghost_case {
+  const char *options;
+  int count, batches[6], ghosts[6];
+};
+
+/* The largest divisor of a batch that is no larger than what is asked for, or than 8. */
+Test(compare, a_ghost_batch_is_cut_to_a_divisor_of_every_batch) {
+  static const struct ghost_case cases[] = {
+      {"", 6, {1, 2, 4, 8, 16, 32}, {1, 2, 4, 8, 8, 8}},
+      {" --ghost-batch 4 --batch 1,3,6,8,12,14", 6, {1, 3, 6, 8, 12, 14}, {1, 3, 3, 4, 4, 2}},
+      {" --ghost-batch 40 --batch 7,40", 2, {7, 40}, {7, 40}}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    char line[200], row[1024];
+    snprintf(line, sizeof line, "compare --norms ghost --shape 64,4,3,3 --format json%s",
+             cases[i].options);
+    char *text = expect_done(run_command(line));
+    const char *rest = text;
+    for (int k = 0; k < cases[i].count; k++) {
+      cr_assert_not_null(next_row(&rest, row));
+      cr_expect_eq(number(row, "batch"), cases[i].batches[k]);
+      cr_expect_eq(number(row, "ghost_batch"), cases[i].ghosts[k], "%s", row);
+      cr_expect(is_null(row, "groups"));
+      cr_expect_eq(number(row, "values_per_statistic"), cases[i].ghosts[k] * 9);
+      cr_expect_eq(number(row, "statistics"), cases[i].batches[k] / cases[i].ghosts[k] * 4);
+    }
+    cr_expect_null(next_row(&rest, row));
+    free(text);
+  }
+}
+
+/* Over the whole batch: second moments 5 and 145 of two samples, of all 75. */
+Test(compare, rms_has_the_noise_of_its_second_moment) {
+  struct array x = array_of("2,1,1,2");
+  const float values[] = {1, 3, 11, 13};
+  memcpy(x.data, values, sizeof values);
+  const char *path = write_array("x.npy", &x);
+  char *text = expect_done(
+           run_command("compare --input %s --norms rms --axis 0 --batch 1,2 --format json", path)),
+       row[1024];
+  const char *rest = text;
+  double difference = 0;
+  for (int i = 0; i < 4; i++)
+    difference += pow(values[i] / sqrt((i < 2 ? 5 : 145) + 1e-5) - values[i] / sqrt(75 + 1e-5), 2);
+  cr_assert_not_null(next_row(&rest, row));
+  cr_expect_eq(number(row, "mean_noise"), 0);
+  expect_near(number(row, "variance_noise"), 70.0 / 75, 1e-7, "noise of the second moment");
+  expect_near(number(row, "output_deviation"), sqrt(difference / 4), 1e-6, "deviation");
+  cr_assert_not_null(next_row(&rest, row));
+  cr_expect_lt(number(row, "variance_noise"), 1e-9);
+  free(text);
   array_free(&x);
 }
 
@@ -205,6 +321,34 @@ Test(compare, rows_that_cannot_be_trained_are_null) {
   free(text);
 }
 
+/* Ghost batches of one value too. */
+Test(compare, rows_of_ghost_batches_that_cannot_be_trained_are_null) {
+  char *text = expect_done(run_command(
+           "compare --shape 8,4 --norms ghost --ghost-batch 2 --batch 3,4 --format json")),
+       row[1024];
+  const char *rest = text;
+  cr_assert_not_null(next_row(&rest, row));
+  cr_expect_eq(number(row, "ghost_batch"), 1);
+  cr_expect(is_null(row, "mean_noise") && is_null(row, "forward_seconds"));
+  cr_expect(!is_null(row, "inference_seconds"));
+  cr_assert_not_null(next_row(&rest, row));
+  cr_expect(!is_null(row, "mean_noise") && !is_null(row, "backward_seconds"));
+  free(text);
+}
+
+/* Where no norm has groups or ghost batches, the table has no column of them. */
+Test(compare, the_table_leaves_out_what_applies_to_no_row) {
+  char *text = expect_done(run_command("compare --norms batch --batch 8"));
+  cr_expect_null(strstr(text, "ghost"));
+  free(text);
+  text = expect_done(run_command("compare --norms batch,ghost --batch 8"));
+  cr_expect_not_null(strstr(text, "ghost"));
+  free(text);
+  text = expect_done(run_command("bench --norms rms --shape 2,4,3,3 --passes backward"));
+  cr_expect_null(strstr(text, "groups"));
+  free(text);
+}
+
 Test(compare, the_table_says_what_it_shows) {
   char *text = expect_done(run_command("compare --norms batch,group --batch 1,8"));
   static const char *const due[] = {"recorded", "batch", "group", "noise", "deviation", "copy"};
@@ -238,29 +382,55 @@ Test(compare, csv_has_as_many_fields_in_every_line) {
 }
 
 Test(compare, channels_last_has_the_same_noise) {
-  struct run run = run_command("compare --layout nhwc --norms batch --batch 4 --format json");
+  struct run run =
+      run_command("compare --layout nhwc --norms batch,ghost,positional --batch 16 --format json");
   if (run.status == 2) {
     run_free(&run);
     skip_test("this library has no channels-last order");
   }
   char *last = expect_done(run), row[1024];
-  char *first = expect_done(run_command("compare --norms batch --batch 4 --format json"));
-  const char *rest = last;
-  cr_assert_not_null(next_row(&rest, row));
-  double noise = number(row, "mean_noise");
-  rest = first;
-  cr_assert_not_null(next_row(&rest, row));
-  cr_expect_float_eq(noise, number(row, "mean_noise"), 1e-6);
+  char *first =
+      expect_done(run_command("compare --norms batch,ghost,positional --batch 16 --format json"));
+  const char *rest = last, *first_rest = first;
+  for (int norm = 0; norm < 3; norm++) {
+    cr_assert_not_null(next_row(&rest, row));
+    double noise = number(row, "mean_noise"), variance = number(row, "variance_noise");
+    cr_assert_not_null(next_row(&first_rest, row));
+    cr_expect_float_eq(noise, number(row, "mean_noise"), 1e-6);
+    cr_expect_float_eq(variance, number(row, "variance_noise"), 1e-6);
+  }
   free(last);
   free(first);
 }
 
+Test(compare, bench_measures_four_norms_without_a_list) {
+  char *text = expect_done(run_command("bench --shape 4,8,6,6 --passes backward --format json")),
+       row[1024];
+  const char *rest = text;
+  for (int norm = BATCH; norm <= GROUP; norm++) {
+    cr_assert_not_null(next_row(&rest, row));
+    cr_expect_eq(strncmp(field(row, "norm") + 1, norms[norm], strlen(norms[norm])), 0);
+  }
+  cr_expect_null(next_row(&rest, row));
+  free(text);
+}
+
 Test(compare, bench_has_every_field_for_every_norm_and_pass) {
-  char *text = expect_done(run_command("bench --shape 4,8,6,6 --format json")), row[1024];
+  char *text = expect_done(run_command(
+           "bench --norms batch,layer,instance,group,rms,positional,ghost --shape 4,8,6,6 "
+           "--format json")),
+       row[1024];
   static const char *const passes[] = {"forward-training", "forward-inference", "backward"};
   const char *rest = text;
-  for (int i = 0; i < 12; i++) {
+  for (int i = 0; i < 3 * NORMS; i++) {
+    const char *norm = norms[i / 3];
     cr_assert_not_null(next_row(&rest, row));
+    cr_expect_eq(strncmp(field(row, "norm") + 1, norm, strlen(norm)), 0);
+    cr_expect_eq(is_null(row, "groups"), i / 3 != GROUP);
+    if (i / 3 == GHOST)
+      cr_expect_eq(number(row, "ghost_batch"), 2);
+    else
+      cr_expect(is_null(row, "ghost_batch"));
     cr_expect_eq(strncmp(field(row, "pass") + 1, passes[i % 3], strlen(passes[i % 3])), 0);
     cr_expect_eq(strncmp(field(row, "shape"), "[4,8,6,6]", 9), 0);
     cr_expect_eq(strncmp(field(row, "layout"), "\"nchw\"", 6), 0);
@@ -296,4 +466,73 @@ Test(compare, bench_reads_lists_of_shapes_by_their_headings) {
   }
   cr_expect_null(next_row(&rest, row));
   free(text);
+}
+
+/* Without --norms every line counts; an empty ghost batch is the option's, or the default. */
+Test(compare, bench_reads_ghost_batches_from_lists_of_shapes) {
+  static const char list[] = "norm,n,c,h,w,ghost_batch\n"
+                             "ghost,8,4,3,3,2\n"
+                             "ghost,8,4,3,3,\n"
+                             "rms,2,8,,,\n"
+                             "positional,2,8,3,3,\n";
+  write_bytes("shapes.csv", list, sizeof list - 1);
+  static const char *const options[] = {"", " --ghost-batch 8"};
+  for (int i = 0; i < 2; i++) {
+    char line[200], row[1024];
+    snprintf(line, sizeof line, "bench --passes backward --format json%s --shapes %%s", options[i]);
+    char *text = expect_done(run_command(line, path_of("shapes.csv")));
+    const char *rest = text;
+    cr_assert_not_null(next_row(&rest, row));
+    cr_expect_eq(number(row, "ghost_batch"), 2);
+    cr_assert_not_null(next_row(&rest, row));
+    cr_expect_eq(number(row, "ghost_batch"), i == 0 ? 4 : 8);
+    cr_assert_not_null(next_row(&rest, row));
+    cr_assert_not_null(next_row(&rest, row));
+    cr_expect_eq(strncmp(field(row, "norm"), "\"positional\"", 12), 0);
+    cr_expect_null(next_row(&rest, row));
+    free(text);
+  }
+}
+
+/* What bench takes for the room of a core, in floats. */
+static int64_t private_cache_floats(void) {
+  long bytes = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  return (bytes > 0 ? bytes : 1 << 20) / 4;
+}
+
+static void expect_limit(const char *norm, const char *layout, int64_t n, int64_t c,
+                         int64_t spatial, const char *kind) {
+  char line[200], row[1024], quoted[32];
+  snprintf(line, sizeof line,
+           "bench --threads 1 --norm %s --layout %s --shape %lld,%lld,%lld "
+           "--passes forward-training --format json",
+           norm, layout, (long long)n, (long long)c, (long long)spatial);
+  char *text = expect_done(run_command(line));
+  const char *rest = text;
+  cr_assert_not_null(next_row(&rest, row));
+  snprintf(quoted, sizeof quoted, "\"%s\"", kind);
+  cr_expect_eq(strncmp(field(row, "limit_kind"), quoted, strlen(quoted)), 0, "%s: %s", kind, row);
+  free(text);
+}
+
+/* Memory moves lines of 16 floats: a statistic takes as much room as all that share its lines. */
+Test(compare, bench_reads_twice_where_the_lines_of_a_statistic_exceed_the_cache) {
+  const int64_t most = private_cache_floats();
+  expect_limit("positional", "nchw", 1, most / 16, 32, "copy");
+  expect_limit("positional", "nchw", 1, most / 16 + 1, 32, "read+copy");
+  expect_limit("positional", "nchw", 1, most / 2, 2, "copy"); /* 2 positions in a line */
+  expect_limit("positional", "nchw", 1, most / 2 + 1, 2, "read+copy");
+  expect_limit("positional", "nhwc", 1, most, 2, "copy");
+  expect_limit("positional", "nhwc", 1, most + 1, 2, "read+copy");
+  expect_limit("rms", "nchw", 2, most / 2, 2, "copy");
+  expect_limit("rms", "nchw", 2, most / 2 + 1, 2, "read+copy");
+  expect_limit("ghost --ghost-batch 2", "nchw", 4, 1, most / 2, "copy");
+  expect_limit("ghost --ghost-batch 2", "nchw", 4, 1, most / 2 + 1, "read+copy");
+  expect_limit("ghost --ghost-batch 2", "nhwc", 4, 16, most / 32, "copy");
+  expect_limit("ghost --ghost-batch 2", "nhwc", 4, 16, most / 32 + 1, "read+copy");
+  expect_limit("batch", "nchw", most / 16, 32, 1, "copy"); /* neighbouring channels, in any order */
+  expect_limit("batch", "nchw", most / 16 + 1, 32, 1, "read+copy");
 }

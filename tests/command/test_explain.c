@@ -49,6 +49,25 @@ Test(explain, every_norm_is_explained) {
       {"--norm group --shape 32,64,56,56",
        {"\"groups\": 32", "\"statistics\": 1024,"},
        {"N  0 # # . . . . . .", "6 of 32 samples, 8 of 64 channels"}},
+      {"--norm rms --shape 2,4,3,3",
+       {"\"reduced_axes\": \"C,H,W\"", "\"statistics\": 2,", "\"values_per_statistic\": 36",
+        "\"ghost_batch\": null"},
+       {"N  0 # # # #", "1 . . . .", "shares the first mean square"}},
+      {"--norm rms --axis -1 --shape 2,4,3,3", {"\"reduced_axes\": \"W\""}, {"N  0 + . . ."}},
+      {"--norm positional --shape 2,4,3,3",
+       {"\"reduced_axes\": \"C\"", "\"statistics\": 18,", "\"values_per_statistic\": 4",
+        "\"running_statistics\": 0"},
+       {"N  0 + + + +", "1 . . . .", "a part of the spatial values"}},
+      {"--norm positional --shape 2,4",
+       {"\"reduced_axes\": \"C\"", "\"statistics\": 2,"},
+       {"N  0 # # # #", "1 . . . ."}},
+      {"--norm ghost --shape 4,6,3,3",
+       {"\"reduced_axes\": \"N/groups,H,W\"", "\"statistics\": 12,",
+        "\"groups\": null, \"ghost_batch\": 2,", "\"running_statistics\": 6"},
+       {"N in 2 groups", "1 # . . . . .", "2 . . . . . ."}},
+      {"--norm ghost --ghost-batch 4 --shape 32,64,56,56",
+       {"\"ghost_batch\": 4,", "\"statistics\": 512,"},
+       {"1 # . . . . . . .", "2 . . . . . . . .", "6 of 32 samples"}},
       {"--norm group --shape 2,48,2,2", {"\"groups\": 24"}, {NULL}},
       {"--norm group --shape 2,7,2,2", {"\"groups\": 1,"}, {NULL}},
       {"--norm group --shape 2,1,2,2", {"\"groups\": 1,"}, {NULL}},
@@ -73,9 +92,55 @@ Test(explain, every_norm_is_explained) {
 
 Test(explain, all_norms_are_explained_without_one) {
   char *text = expect_done(run_command("explain"));
-  static const char *const due[] = {"\nbatch: ", "\nlayer: ", "\ninstance: ", "\ngroup: "};
-  for (int i = 0; i < 4; i++) cr_expect_not_null(strstr(text, due[i]));
+  static const char *const due[] = {"\nbatch: ", "\nlayer: ",      "\ninstance: ", "\ngroup: ",
+                                    "\nrms: ",   "\npositional: ", "\nghost: "};
+  for (int i = 0; i < 7; i++) cr_expect_not_null(strstr(text, due[i]));
   free(text);
+}
+
+/* The coloured polygons of a figure, by their fill. */
+static int coloured_faces(const char *options) {
+  static const char *const fills[] = {"rgb( 47, 134, 193)", "rgb( 11, 106, 168)",
+                                      "rgb(109, 179, 224)"};
+  char line[200];
+  snprintf(line, sizeof line, "explain %s --plot %%s", options);
+  free(expect_done(run_command(line, path_of("figure.svg"))));
+  size_t size;
+  char *text = read_text("figure.svg", &size);
+  int count = 0;
+  for (int i = 0; i < 3; i++)
+    for (const char *at = text; (at = strstr(at, fills[i])) != NULL; at++) count++;
+  free(text);
+  return count;
+}
+
+/* Of a block of 4 x 6 x 9 cells, those in sight: in front, at the side, on top. */
+Test(explain, the_figure_colours_what_shares_a_statistic) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  cr_expect_eq(coloured_faces("--norm batch --shape 4,6,3,3"), 9 + 4 * 9 + 4);
+  cr_expect_eq(coloured_faces("--norm rms --shape 4,6,3,3"), 6 * 9 + 9 + 6);
+  cr_expect_eq(coloured_faces("--norm positional --shape 4,6,3,3"), 6 + 1 + 6);
+  cr_expect_eq(coloured_faces("--norm ghost --ghost-batch 2 --shape 4,6,3,3"), 9 + 2 * 9 + 2);
+}
+
+static void expect_size(const char *call, const char *size) {
+  size_t bytes;
+  free(expect_done(run_command(call, path_of("figure.svg"))));
+  char *text = read_text("figure.svg", &bytes);
+  cr_expect_not_null(strstr(text, size), "%s: not %s", call, size);
+  free(text);
+}
+
+/* Four panels in a row; a key of more than four norms needs room. */
+Test(explain, figures_grow_with_the_norms) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  expect_size("explain --norms batch,layer,instance,group --plot %s",
+              "width=\"1120\" height=\"390\"");
+  expect_size("explain --plot %s", "width=\"1120\" height=\"780\"");
+  expect_size("compare --batch 2 --plot %s", "width=\"960\" height=\"400\"");
+  expect_size(
+      "compare --batch 2,16 --norms batch,layer,instance,group,rms,positional,ghost --plot %s",
+      "width=\"1280\" height=\"520\"");
 }
 
 Test(explain, a_missing_gnuplot_is_one_line) {
@@ -127,6 +192,9 @@ Test(explain, figures_are_drawn) {
                                       "explain --norm instance --shape 8,16 --plot %s",
                                       "explain --norm batch --shape 8,16,100 --plot %s",
                                       "explain --norm batch --shape 8,16,4,4,4 --plot %s",
+                                      "explain --norms rms,positional,ghost --plot %s",
+                                      "explain --norm positional --shape 32,64,56,56 --plot %s",
+                                      "explain --norm ghost --shape 8,16 --plot %s",
                                       "compare --batch 1,4 --plot %s",
                                       "compare --norms group --batch 2 --plot %s",
                                       "compare --shape 8,4 --plot %s"};

@@ -332,8 +332,9 @@ Test(files, shapes_of_parameters_and_statistics_must_fit) {
     const char *path = write_array("wrong.npy", &wrong);
     write_array("right.npy", &right);
     write_array("each.npy", &each);
-    for (int norm = 0; norm < 2; norm++) {
-      const char *name = norm == 0 ? "batch" : "layer";
+    static const char *const names[] = {"batch", "layer", "rms", "positional", "ghost"};
+    for (int norm = 0; norm < 5; norm++) {
+      const char *name = names[norm];
       expect_error(run_command("apply --norm %s --input %s --output %s --scale %s", name,
                                path_of("x.npy"), path_of("y.npy"), path),
                    1, path);
@@ -349,14 +350,14 @@ Test(files, shapes_of_parameters_and_statistics_must_fit) {
                              "--running-var %s",
                              path_of("x.npy"), path_of("y.npy"), path_of("right.npy"), path),
                  1, path);
-    /* per element for layer alone, and the same reading for both */
-    expect_error(run_command("apply --norm batch --input %s --output %s --scale %s",
-                             path_of("x.npy"), path_of("y.npy"), path_of("each.npy")),
-                 1, path_of("each.npy"));
-    expect_error(run_command("apply --norm layer --input %s --output %s --scale %s --shift %s",
-                             path_of("x.npy"), path_of("y.npy"), path_of("each.npy"),
-                             path_of("right.npy")),
-                 1, path_of("right.npy"));
+    /* per element for layer and rms alone, and the same reading for both */
+    for (int norm = 0; norm < 5; norm++) {
+      bool both = norm == 1 || norm == 2;
+      expect_error(run_command("apply --norm %s --input %s --output %s --scale %s --shift %s",
+                               names[norm], path_of("x.npy"), path_of("y.npy"), path_of("each.npy"),
+                               path_of("right.npy")),
+                   1, path_of(both ? "right.npy" : "each.npy"));
+    }
     cr_expect_not(file_exists("y.npy"));
     array_free(&wrong);
     array_free(&right);
@@ -389,7 +390,10 @@ Test(files, malformed_lists_of_shapes) {
                                       "norm,n,c,h,w\nbatch,1,2,x,4\n",
                                       "norm,n,c,h,w\nbatch,0,2,3,4\n",
                                       "norm,n,c,h,w\nbatch,4294967296,4294967296,3,4\n",
-                                      "norm,n,c,h,w,groups\ngroup,1,4,3,4,x\n"};
+                                      "norm,n,c,h,w,groups\ngroup,1,4,3,4,x\n",
+                                      "norm,n,c,h,w,ghost_batch\nghost,4,4,3,4,x\n",
+                                      "norm,n,c,h,w,ghost_batch\nghost,4,4,3,4,0\n",
+                                      "norm,n,c,h,w,ghost_batch\nghost,4,4,3,4,3\n"};
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
     write_bytes("shapes.csv", texts[i], strlen(texts[i]));
     expect_error(run_command("bench --shapes %s", path_of("shapes.csv")), 1, path_of("shapes.csv"));
@@ -398,7 +402,8 @@ Test(files, malformed_lists_of_shapes) {
 
 /* The library's errors too, and before anything is measured. */
 Test(files, a_list_of_shapes_is_at_fault_with_its_line) {
-  static const char *const lines[] = {"group,2,6,3,3,4", "layer,2,6,,,", "batch,1,6,1,1,"};
+  static const char *const lines[] = {"group,2,6,3,3,4", "layer,2,6,,,", "batch,1,6,1,1,",
+                                      "rms,2,6,,,", "ghost,1,6,1,1,"};
   for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
     char text[200];
     int length = snprintf(text, sizeof text, "norm,n,c,h,w,groups\nlayer,2,6,3,3,\n%s\n", lines[i]);
