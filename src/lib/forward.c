@@ -27,9 +27,10 @@ typedef struct forward_run {
   const float *given_mean, *given_variance; /* null: statistics come from x */
   double *mean, *variance;                  /* per statistic, where they come from x, and */
   bool keeps;                               /* someone asks for them after their unit is done */
-  double *blocks;                           /* moments of blocks, where units are split */
-  float *mean_out, *rstd_out;               /* may be null */
-  bool streams;                             /* y goes past the caches */
+  bool sums_only;             /* the run ends with mean and, in variance's place, M2 */
+  double *blocks;             /* moments of blocks, where units are split */
+  float *mean_out, *rstd_out; /* may be null */
+  bool streams;               /* y goes past the caches */
 } forward_run;
 
 /* ---- workspace: mean, variance, moments of blocks ---- */
@@ -119,8 +120,10 @@ static void finish_unit(const forward_run *run, const axn_place *unit,
                         unit_statistics *statistics) {
   const size_t bytes = (size_t)unit->cells * sizeof(double);
   const double share = 1 / (double)run->geometry->partition.values;
-  for (int64_t j = 0; j < unit->cells; j++) statistics->variance[j] *= share;
-  complete_statistics(run, unit, true, statistics);
+  if (!run->sums_only) {
+    for (int64_t j = 0; j < unit->cells; j++) statistics->variance[j] *= share;
+    complete_statistics(run, unit, true, statistics);
+  }
   if (!run->keeps) return;
   memcpy(run->mean + unit->cell, statistics->mean, bytes);
   memcpy(run->variance + unit->cell, statistics->variance, bytes);
@@ -383,6 +386,35 @@ static void direct_task(void *data, int64_t begin, int64_t end) {
   run->plan->kernels->finish_streams();
 }
 
+static void sum_units_task(void *data, int64_t begin, int64_t end) {
+  const forward_run *run = data;
+  unit_statistics statistics;
+  for (int64_t u = begin; u < end; u++) {
+    const axn_place unit = axn_unit_at(&run->geometry->partition, u);
+    sum_unit(run, &unit, &statistics);
+  }
+}
+
+axn_moments axn_sum_moments(const axn_plan *plan, const axn_runner *runner, const float *x,
+                            void *workspace) {
+  const axn_geometry *geometry = &plan->own;
+  const int64_t units = geometry->partition.units, blocks = geometry->sums.blocks;
+  forward_run run = {.plan = plan,
+                     .geometry = geometry,
+                     .runner = *runner,
+                     .x = x,
+                     .keeps = true,
+                     .sums_only = true};
+  place_workspace(&run, workspace);
+  if (axn_split_units(runner, &geometry->partition, blocks)) {
+    axn_run(runner, units * blocks, sum_blocks_task, &run);
+    axn_run(runner, units, merge_blocks_task, &run);
+  } else {
+    axn_run(runner, units, sum_units_task, &run);
+  }
+  return (axn_moments){run.mean, run.variance};
+}
+
 static void run_forward(forward_run *run) {
   const axn_geometry *geometry = run->geometry;
   const int64_t units = geometry->partition.units;
@@ -404,14 +436,16 @@ static void run_forward(forward_run *run) {
 
 static void update_running(const axn_plan *plan, const axn_training_args *args,
                            const forward_run *run) {
-  const axn_running running = {args->running_mean, args->running_variance, args->batch_count,
-                               plan->running};
   const axn_partition *partition = &plan->own.partition;
-  if (running.mean != NULL) {
-    axn_update_running(&plan->desc, running, run->mean, run->variance,
-                       partition->cells / plan->running, partition->values);
-  } else if (running.batch_count != NULL) {
-    ++*running.batch_count;
+  if (args->running_mean != NULL) {
+    const axn_running running = {args->running_mean, args->running_variance, plan->running};
+    const axn_batch_statistics batch = {
+        run->mean, run->variance,
+        axn_running_factor(plan->desc.running_variance, partition->values),
+        partition->cells / plan->running};
+    axn_update_running(running, &batch, axn_weigh_batch(&plan->desc, args->batch_count));
+  } else if (args->batch_count != NULL) {
+    ++*args->batch_count;
   }
 }
 

@@ -43,6 +43,11 @@ size_t axn_workspace_bytes(int64_t doubles);
 int64_t axn_forward_doubles(const axn_geometry *geometry);
 int64_t axn_backward_doubles(const axn_plan *plan, const axn_geometry *geometry);
 
+/* Sums alone, by the forward schedule: the moments of the plan's statistics, in the workspace of a
+ * training run, for a plan with elements. */
+axn_moments axn_sum_moments(const axn_plan *plan, const axn_runner *runner, const float *x,
+                            void *workspace);
+
 /* How many bands backward is cut into; see backward_bands.c. */
 int64_t axn_bands_of(const axn_plan *plan);
 
