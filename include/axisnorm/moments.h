@@ -12,7 +12,7 @@
  *
  * in float64. So the statistics of a data set need not be an average of averages: accumulate its
  * batches, of any sizes, then finish. docs/statistics.md has the uses: precise statistics (Wu &
- * Johnson 2021), pooling over machines, an image in tiles.
+ * Johnson 2021), pooling over machines, batch renormalization, an image in tiles.
  *
  *     double mean[C], m2[C];                      one entry per statistic of the plan
  *     axn_moment_state state = axn_moment_state_init();
