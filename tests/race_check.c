@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <axisnorm/moments.h>
+
 #include "loops.h"
 
 /* Positional normalization has the most statistics, one per pixel. */
@@ -15,6 +17,7 @@ enum { ELEMENTS = 4 * 16 * 40 * 40, PARAMETERS = 16, STATISTICS = 4 * 40 * 40, R
 typedef struct result {
   float y[ELEMENTS], grad_x[ELEMENTS];
   float mean[STATISTICS], rstd[STATISTICS], grad_scale[PARAMETERS], grad_shift[PARAMETERS];
+  double moments[2][STATISTICS];
 } result;
 
 static float x[ELEMENTS], grad_y[ELEMENTS], scale[PARAMETERS];
@@ -45,6 +48,15 @@ static void *run(void *data) {
   backward.workspace = workspace, backward.workspace_size = info.backward_workspace;
   backward.threads = self->threads;
   if (self->status == AXN_OK) self->status = axn_backward(self->plan, &backward, NULL);
+  axn_moment_state state = axn_moment_state_init();
+  state.statistics = info.statistics;
+  state.mean = self->out.moments[0], state.m2 = self->out.moments[1];
+  axn_moments_args moments = axn_moments_init();
+  moments.x = x, moments.state = &state, moments.threads = self->threads;
+  moments.workspace = workspace, moments.workspace_size = info.training_workspace;
+  for (int i = 0; i < 2 && self->status == AXN_OK; i++) {
+    self->status = axn_moments_accumulate(self->plan, &moments, NULL);
+  }
   free(workspace);
   return NULL;
 }

@@ -7,6 +7,8 @@
  */
 #include "cases.h"
 
+#include <axisnorm/moments.h>
+
 #include <criterion/criterion.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +154,7 @@ Test(allocation, a_refused_plan_leaks_nothing) {
 
 typedef struct buffers {
   float *x, *y, *grad, *per_channel[7], *mean, *rstd;
+  double *moments[2];
   void *workspace;
 } buffers;
 
@@ -170,6 +173,10 @@ static buffers buffers_for(const axn_plan_info *info) {
   for (int i = 0; i < 7; i++) all.per_channel[i] = zeros(info->parameters);
   all.mean = zeros(info->statistics);
   all.rstd = zeros(info->statistics);
+  for (int i = 0; i < 2; i++) {
+    all.moments[i] = __real_calloc((size_t)info->statistics, sizeof(double));
+    cr_assert(all.moments[i]);
+  }
   all.workspace = zeros((int64_t)(info->training_workspace + info->inference_workspace +
                                   info->backward_workspace + 1));
   return all;
@@ -182,6 +189,7 @@ static void buffers_free(buffers *all) {
   for (int i = 0; i < 7; i++) __real_free(all->per_channel[i]);
   __real_free(all->mean);
   __real_free(all->rstd);
+  for (int i = 0; i < 2; i++) __real_free(all->moments[i]);
   __real_free(all->workspace);
 }
 
@@ -227,6 +235,19 @@ static void run_backward(const axn_plan *plan, const axn_plan_info *info, buffer
   cr_assert(axn_backward(plan, &args, NULL) == AXN_OK);
 }
 
+static void run_moments(const axn_plan *plan, const axn_plan_info *info, buffers *all) {
+  axn_moment_state state = axn_moment_state_init();
+  state.statistics = info->statistics;
+  state.mean = all->moments[0];
+  state.m2 = all->moments[1];
+  axn_moments_args args = axn_moments_init();
+  args.x = all->x;
+  args.state = &state;
+  args.workspace = all->workspace;
+  args.workspace_size = info->training_workspace;
+  for (int i = 0; i < 2; i++) cr_assert(axn_moments_accumulate(plan, &args, NULL) == AXN_OK);
+}
+
 /* With every allocation failing: a run that made one would be noticed by the count. */
 static void check_runs(axn_desc desc, int threads) {
   axn_plan *plan = NULL;
@@ -240,6 +261,7 @@ static void check_runs(axn_desc desc, int threads) {
     run_training(plan, &info, &all);
     run_inference(plan, &info, &all);
     run_backward(plan, &info, &all);
+    run_moments(plan, &info, &all);
     counting = 0;
     cr_assert(turn == 0 || calls == 0, "%s, %d threads: %ld allocations in a run", desc_text(&desc),
               threads, calls);
@@ -288,6 +310,7 @@ static void check_peak(axn_desc desc) {
   run_training(plan, &info, &all);
   run_inference(plan, &info, &all);
   run_backward(plan, &info, &all);
+  run_moments(plan, &info, &all);
   const long growth = peak() - before;
   cr_assert(growth <= STACKS_KIB, "%s: the peak of memory grew by %ld KiB in a run",
             desc_text(&desc), growth);

@@ -312,7 +312,8 @@ typedef struct axn_plan_info {
   axn_isa isa;                  /* the instruction set chosen */
   int threads;                  /* the most that a run uses, 1 for small tensors; 0 where the
                                    host's loop decides */
-  size_t training_workspace;    /* bytes that axn_forward_training needs */
+  size_t training_workspace;    /* bytes that axn_forward_training needs, and
+                                   axn_moments_accumulate (moments.h) */
   size_t inference_workspace;   /* bytes that axn_forward_inference needs */
   size_t backward_workspace;    /* bytes that axn_backward needs */
 } axn_plan_info;

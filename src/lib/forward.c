@@ -29,6 +29,7 @@ typedef struct forward_run {
   double *converted_scale, *converted_shift; /* room for parameters as reals, where they are not */
   double *mean, *variance;                   /* per statistic, where they come from x, and */
   bool keeps;                                /* someone asks for them after their unit is done */
+  bool sums_only;                            /* it ends with mean and, in variance's place, M2 */
   double *blocks;                            /* moments of blocks, where units are split */
   void *mean_out, *rstd_out;                 /* reals; may be null */
   axn_ending ending;
@@ -141,19 +142,26 @@ static double sum_block(const forward_run *run, const axn_place *unit, int64_t i
   return count_of_block(nest, &block);
 }
 
-/* Turns M2 into the variance, or into the second moment in place of it, completes the statistics, and keeps them for those who ask later. */
+/* Turns M2 into the variance, or into the second moment in place of it. */
+static void finish_moments(const forward_run *run, const axn_place *unit,
+                           unit_statistics *statistics) {
+  const double share = 1 / (double)run->geometry->partition.values;
+  for (int64_t j = 0; j < unit->cells; j++) statistics->variance[j] *= share;
+  if (!run->plan->strategy.second_moment) return;
+  for (int64_t j = 0; j < unit->cells; j++) {
+    statistics->variance[j] += statistics->mean[j] * statistics->mean[j];
+    statistics->mean[j] = 0;
+  }
+}
+
+/* Completes the statistics, and keeps them for those who ask later. */
 static void finish_unit(const forward_run *run, const axn_place *unit,
                         unit_statistics *statistics) {
   const size_t bytes = (size_t)unit->cells * sizeof(double);
-  const double share = 1 / (double)run->geometry->partition.values;
-  for (int64_t j = 0; j < unit->cells; j++) statistics->variance[j] *= share;
-  if (run->plan->strategy.second_moment) {
-    for (int64_t j = 0; j < unit->cells; j++) {
-      statistics->variance[j] += statistics->mean[j] * statistics->mean[j];
-      statistics->mean[j] = 0;
-    }
+  if (!run->sums_only) {
+    finish_moments(run, unit, statistics);
+    complete_statistics(run, unit, true, statistics);
   }
-  complete_statistics(run, unit, true, statistics);
   if (!run->keeps) return;
   memcpy(run->mean + unit->cell, statistics->mean, bytes);
   memcpy(run->variance + unit->cell, statistics->variance, bytes);
@@ -433,6 +441,35 @@ static void direct_task(void *data, int64_t begin, int64_t end) {
   run->plan->kernels->finish_streams();
 }
 
+static void sum_units_task(void *data, int64_t begin, int64_t end) {
+  const forward_run *run = data;
+  unit_statistics statistics;
+  for (int64_t u = begin; u < end; u++) {
+    const axn_place unit = axn_unit_at(&run->geometry->partition, u);
+    sum_unit(run, &unit, &statistics);
+  }
+}
+
+axn_moments axn_sum_moments(const axn_plan *plan, const axn_runner *runner, const void *x,
+                            void *workspace) {
+  const axn_geometry *geometry = &plan->own;
+  const int64_t units = geometry->partition.units, blocks = geometry->sums.blocks;
+  forward_run run = {.plan = plan,
+                     .geometry = geometry,
+                     .runner = *runner,
+                     .x = x,
+                     .keeps = true,
+                     .sums_only = true};
+  place_workspace(&run, workspace);
+  if (axn_split_units(runner, &geometry->partition, blocks)) {
+    axn_run(runner, units * blocks, sum_blocks_task, &run);
+    axn_run(runner, units, merge_blocks_task, &run);
+  } else {
+    axn_run(runner, units, sum_units_task, &run);
+  }
+  return (axn_moments){run.mean, run.variance};
+}
+
 static void run_forward(forward_run *run) {
   const axn_geometry *geometry = run->geometry;
   const int64_t units = geometry->partition.units;
@@ -464,8 +501,10 @@ static void update_running(const axn_plan *plan, const axn_training_args *args,
                                .batch_count = args->batch_count,
                                .channels = plan->running,
                                .in_turn = plan->strategy.running == AXN_RUNNING_IN_TURN};
-  axn_update_running(&plan->desc, running, run->mean, run->variance,
-                     kept ? partition->cells / plan->running : 1, partition->values);
+  const axn_batch_statistics batch = {
+      run->mean, run->variance, axn_running_factor(plan->desc.running_variance, partition->values),
+      kept ? partition->cells / plan->running : 1};
+  axn_update_running(running, &batch, plan->desc.momentum);
 }
 
 axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *caller_args,

@@ -58,6 +58,11 @@ size_t axn_parameter_size(const axn_plan *plan); /* of one, in the caller's memo
 /* Scale or shift as reals: themselves, or converted into `room`. Null stays null. */
 const void *axn_read_parameters(const axn_plan *plan, const void *parameters, double *room);
 
+/* Sums alone, by the forward schedule: the moments of the plan's statistics, in the workspace of a
+ * training run, for a plan with elements. */
+axn_moments axn_sum_moments(const axn_plan *plan, const axn_runner *runner, const void *x,
+                            void *workspace);
+
 /* What the plan's passes end with. */
 static inline axn_ending axn_ending_of(const axn_plan *plan, const void *residual) {
   return (axn_ending){.activation = plan->desc.activation,

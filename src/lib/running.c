@@ -3,9 +3,8 @@
 
 #include "real.h"
 
-/* What turns the biased variance into the kind that is kept. */
-static double variance_factor(const axn_desc *desc, int64_t values) {
-  if (desc->running_variance == AXN_RUNNING_VARIANCE_BIASED) return 1;
+double axn_running_factor(axn_running_variance kind, int64_t values) {
+  if (kind == AXN_RUNNING_VARIANCE_BIASED) return 1;
   return (double)values / (double)(values - 1);
 }
 
@@ -17,35 +16,29 @@ static double average(const double *values, int64_t channels, int64_t count) {
 }
 
 /* The `step`-th new value of a channel moves it; cumulative: each so far counts as much. */
-static double weight_of(const axn_desc *desc, const axn_running *running, int64_t step) {
-  if (desc->momentum != AXN_MOMENTUM_CUMULATIVE) return desc->momentum;
+static double weight_of(double momentum, const axn_running *running, int64_t step) {
+  if (momentum != AXN_MOMENTUM_CUMULATIVE) return momentum;
   return 1 / (double)(*running->batch_count + 1 + step);
 }
 
 /* Moves one running statistic through `steps` new values, each the average of `each` statistics. */
-static double moved(const axn_desc *desc, const axn_running *running, double value,
-                    const double *values, int64_t steps, int64_t each, double factor) {
+static void move(const axn_running *running, void *reals, int64_t channel, const double *values,
+                 double factor, double momentum, int64_t steps, int64_t each) {
+  const int64_t channels = running->channels;
+  double value = axn_real_at(reals, channel, running->doubles);
   for (int64_t s = 0; s < steps; s++) {
-    const double weight = weight_of(desc, running, s);
-    const double fresh =
-        average(values + s * each * running->channels, running->channels, each) * factor;
+    const double weight = weight_of(momentum, running, s);
+    const double fresh = average(values + s * each * channels + channel, channels, each) * factor;
     value = (1 - weight) * value + weight * fresh;
   }
-  return value;
+  axn_set_real(reals, channel, value, running->doubles);
 }
 
-void axn_update_running(const axn_desc *desc, axn_running running, const double *mean,
-                        const double *variance, int64_t repeats, int64_t values) {
-  const int64_t steps = running.in_turn ? repeats : 1, each = repeats / steps;
-  const double factor = variance_factor(desc, values);
+void axn_update_running(axn_running running, const axn_batch_statistics *batch, double momentum) {
+  const int64_t steps = running.in_turn ? batch->repeats : 1, each = batch->repeats / steps;
   for (int64_t c = 0; running.mean != NULL && c < running.channels; c++) {
-    const double old_mean = axn_real_at(running.mean, c, running.doubles);
-    const double old_variance = axn_real_at(running.variance, c, running.doubles);
-    axn_set_real(running.mean, c, moved(desc, &running, old_mean, mean + c, steps, each, 1),
-                 running.doubles);
-    axn_set_real(running.variance, c,
-                 moved(desc, &running, old_variance, variance + c, steps, each, factor),
-                 running.doubles);
+    move(&running, running.mean, c, batch->mean, 1, momentum, steps, each);
+    move(&running, running.variance, c, batch->spread, batch->factor, momentum, steps, each);
   }
   if (running.batch_count != NULL) *running.batch_count += steps;
 }

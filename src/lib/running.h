@@ -15,10 +15,20 @@ typedef struct axn_running {
   bool in_turn; /* each statistic of a channel counts as a batch; else their average does */
 } axn_running;
 
-/* Moves the running statistics towards the statistics of a batch. There may be several of these per
- * channel, [repeats, channels]: their average counts (as PyTorch's instance normalization does), or each
- * by itself (Hoffer, Hubara & Soudry 2017, algorithm 1). `values` is how many elements one covers. */
-void axn_update_running(const axn_desc *desc, axn_running running, const double *mean,
-                        const double *variance, int64_t repeats, int64_t values);
+/* The statistics of a batch. There may be several per channel, [repeats, channels]. */
+typedef struct axn_batch_statistics {
+  const double *mean;
+  const double *spread; /* times `factor` it is the variance of the kind that is kept */
+  double factor;
+  int64_t repeats;
+} axn_batch_statistics;
+
+/* What turns the biased variance of so many values into the kind that is kept. */
+double axn_running_factor(axn_running_variance kind, int64_t values);
+
+/* Moves the running statistics towards those of a batch, with a momentum. Of several per channel the
+ * average counts (as PyTorch's instance normalization does), or each by itself, in order (Hoffer, Hubara &
+ * Soudry 2017, algorithm 1). */
+void axn_update_running(axn_running running, const axn_batch_statistics *batch, double momentum);
 
 #endif

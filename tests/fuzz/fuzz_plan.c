@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "axisnorm/axisnorm.h"
+#include "axisnorm/moments.h"
 
 enum { MOST_ELEMENTS = 1 << 14 };
 
@@ -117,6 +117,23 @@ static void run(const axn_plan *plan, const axn_plan_info *info, const buffers *
   free(backward.workspace);
 }
 
+/* Twice: into an empty state, and into one that has seen something. */
+static void accumulate(const axn_plan *plan, const axn_plan_info *info, const float *x) {
+  axn_moment_state state = axn_moment_state_init();
+  const size_t size = (size_t)info->statistics * sizeof(double) + (info->statistics == 0);
+  state.statistics = info->statistics, state.mean = malloc(size), state.m2 = malloc(size);
+  axn_moments_args args = axn_moments_init();
+  args.x = x, args.state = &state;
+  args.workspace_size = info->training_workspace;
+  args.workspace = malloc(args.workspace_size);
+  if (axn_moments_reset(&state, NULL) != AXN_OK) abort();
+  for (int i = 0; i < 2; i++) {
+    if (axn_moments_accumulate(plan, &args, NULL) != AXN_OK) abort();
+  }
+  if (state.count != 2 * info->values_per_statistic) abort();
+  free(args.workspace), free(state.mean), free(state.m2);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   source from = {data, size};
   axn_desc desc = take_desc(&from);
@@ -138,6 +155,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const buffers b = {all[0], all[1], all[2], all[3], all[4],  all[5],
                        all[6], all[7], all[8], all[9], all[10], all[11]};
     run(plan, &info, &b);
+    accumulate(plan, &info, b.x);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
   }
   axn_plan_destroy(plan);

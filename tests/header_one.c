@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: MIT */
+/* One public header, first and alone: it needs nothing before it. */
+#include HEADER
+
+int main(void) {
+  return 0;
+}
