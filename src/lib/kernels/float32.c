@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The kernels for float32, compiled once per instruction set with
- *   AXN_KERNELS        the name of the table that this variant fills
- *   AXN_VECTOR_BYTES   the width of a vector register
+ *   AXN_KERNELS        the name of the table that this variant fills; else the baseline's
+ *   AXN_VECTOR_BYTES   the width of a vector register; else what the compiler may use
  * Vectors are the compilers' own (gcc, clang): the sums need a fixed number of lanes that stay in
  * registers, which a plain loop over an array of lanes does not get from either compiler.
  *
@@ -13,6 +13,22 @@
  * nothing.
  */
 #include "kernels.h"
+
+#ifdef __FAST_MATH__
+#error "axisnorm tells NaN and infinity from numbers, and adds in a fixed order: no -ffast-math"
+#endif
+#ifndef AXN_KERNELS
+#define AXN_KERNELS axn_kernels_baseline
+#endif
+#ifndef AXN_VECTOR_BYTES
+#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__AVX512BW__)
+#define AXN_VECTOR_BYTES 64
+#elif defined(__AVX2__) && defined(__FMA__)
+#define AXN_VECTOR_BYTES 32
+#else
+#define AXN_VECTOR_BYTES 16
+#endif
+#endif
 
 #include "apply.h"
 #include "factors.h"
