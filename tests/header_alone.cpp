@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The public header alone in C++17, and the shared library called from it. */
+/* The public header alone in C++, and the shared library called from it. */
 #include <axisnorm/axisnorm.h>
 
 int main() {

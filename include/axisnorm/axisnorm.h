@@ -64,7 +64,10 @@
 #define AXN_VERSION_MINOR 1
 #define AXN_VERSION_PATCH 0
 
-#if defined(__GNUC__)
+/* What is exported. A program that compiles the library's sources into a shared object of its own can
+ * define it empty, so that it stays inside. */
+#if defined(AXN_API)
+#elif defined(__GNUC__)
 #define AXN_API __attribute__((visibility("default")))
 #else
 #define AXN_API

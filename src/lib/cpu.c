@@ -7,8 +7,10 @@
 
 #include "error.h"
 
-#if defined(__x86_64__) && defined(AXN_X86_KERNELS)
+#if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(AXN_X86_KERNELS)
 #define HAVE_X86_KERNELS 1
 #else
 #define HAVE_X86_KERNELS 0
@@ -119,7 +121,7 @@ axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernel_set **k
 
 enum { USUAL_CACHE = 1 << 25 }; /* where the processor does not tell */
 
-#if HAVE_X86_KERNELS
+#if defined(__x86_64__)
 /* The size of the third-level cache by one of the two instructions' leaves that describe caches; 0 if
  * it is not there. sysconf() adds up the caches of all cores on some machines. */
 static int64_t cache_by_leaf(unsigned leaf) {

@@ -11,8 +11,11 @@
 /* Room for what is kept per element in the worst case, so that no size in bytes can overflow. */
 enum { BYTES_PER_ELEMENT = 256 };
 
+#define TEXT(number) #number
+#define VERSION(major, minor, patch) TEXT(major) "." TEXT(minor) "." TEXT(patch)
+
 const char *axn_version(void) {
-  return AXN_VERSION;
+  return VERSION(AXN_VERSION_MAJOR, AXN_VERSION_MINOR, AXN_VERSION_PATCH);
 }
 
 size_t axn_dtype_size(axn_dtype dtype) {

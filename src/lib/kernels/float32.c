@@ -1,40 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The kernels that compute in float32, compiled once per instruction set and type of element with
- *   AXN_KERNELS        the name of the table that this variant fills
- *   AXN_ELEMENT        the number of the type of the tensors' elements, see element.h
- *   AXN_VECTOR_BYTES   the width of a vector register
- * Vectors are the compilers' own (gcc, clang): the sums need a fixed number of lanes that stay in
- * registers, which a plain loop over an array of lanes does not get from either compiler.
- *
- * Why every variant gives the same bits: the number of lanes is fixed, whatever the width of a vector,
- * and element i of a run always goes to lane i modulo that number; float32 lanes are always added to
- * float64 ones after TERMS additions; lanes are added up in one fixed tree; and nothing is contracted
- * into a fused multiply-add (-ffp-contract=off) but where the product is exact, so that fusing changes
- * nothing.
- */
-#include "kernels.h"
-
-#include "apply.h"
-#include "factors.h"
-#include "gradients.h"
-#include "moments.h"
-#include "normalize.h"
-#include "vector.h"
-
-static void finish_all_streams(void) {
-  finish_streams();
-}
-
-const axn_kernels AXN_KERNELS = {
-    .moments = {moments_of_rows, moments_of_columns, moments_of_rows},
-    .statistics = statistics,
-    .normalize = normalize,
-    .factors = apply_factors_of,
-    .gradient_factors = gradient_factors,
-    .apply = {apply_rows, apply_columns, apply_weighted},
-    .gradient_sums = {gradient_sums_of_rows, gradient_sums_of_columns, gradient_sums_weighted},
-    .gradient = {gradient_of_rows, gradient_of_columns, gradient_weighted},
-    .parameters = parameters,
-    .finish_streams = finish_all_streams,
-};
+/* The kernels for float32, see table.h. */
+#define AXN_ELEMENT 1
+#define AXN_TYPE float32
+#include "table.h"

@@ -2,7 +2,7 @@
 /*
  * Moments of float64 tensors, in two passes: a double's square is not exact in anything. The first pass
  * finds a mean, the second sums differences from it, whose own mean is what the first was off by. All else
- * of float64 is kernels/wide.c. Plain C, compiled once: the lanes are there for the compiler to make vectors
+ * of float64 is wide_table.h. Plain C, compiled once: the lanes are there for the compiler to make vectors
  * of, and for shorter sums.
  */
 #include <string.h>

@@ -2,7 +2,7 @@
 /*
  * The same arithmetic in float64, element by element, for what float32 has no room for: values whose
  * differences overflow, an rstd or factors that do; and for tensors of float64. Plain C, one statistic at a
- * time; kernels/wide.c is compiled once per type of element.
+ * time; wide_table.h is compiled once per type of element.
  *
  * Parameters are *reals*: double where the elements are, else float.
  */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Compiled once per type of element with AXN_ELEMENT, an axn_dtype, and the name of its table. */
+/* The float64 kernels, for a file per type of element that gives AXN_ELEMENT, an axn_dtype, and AXN_WIDE, the
+ * name of its table. */
 #include "wide.h"
 
 #include <math.h>

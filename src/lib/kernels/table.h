@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The kernels that compute in float32, compiled once per type of element, each of which has a file that
+ * includes this one, and once per instruction set with
+ *   AXN_VARIANT        the instruction set's name; else the baseline
+ *   AXN_VECTOR_BYTES   the width of a vector register; else what the compiler may use
+ * Vectors are the compilers' own (gcc, clang): the sums need a fixed number of lanes that stay in
+ * registers, which a plain loop over an array of lanes does not get from either compiler.
+ *
+ * Why every variant gives the same bits: the number of lanes is fixed, whatever the width of a vector,
+ * and element i of a run always goes to lane i modulo that number; float32 lanes are always added to
+ * float64 ones after TERMS additions; lanes are added up in one fixed tree; and nothing is contracted
+ * into a fused multiply-add (-ffp-contract=off) but where the product is exact, so that fusing changes
+ * nothing.
+ */
+#include "kernels.h"
+
+#ifdef __FAST_MATH__
+#error "axisnorm tells NaN and infinity from numbers, and adds in a fixed order: no -ffast-math"
+#endif
+#ifndef AXN_VARIANT
+#define AXN_VARIANT baseline
+#endif
+#define AXN_PASTE(variant, type) axn_kernels_##variant##_##type
+#define AXN_TABLE(variant, type) AXN_PASTE(variant, type)
+#ifndef AXN_VECTOR_BYTES
+#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && \
+    defined(__F16C__)
+#define AXN_VECTOR_BYTES 64
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define AXN_VECTOR_BYTES 32
+#else
+#define AXN_VECTOR_BYTES 16
+#endif
+#endif
+
+#include "apply.h"
+#include "factors.h"
+#include "gradients.h"
+#include "moments.h"
+#include "normalize.h"
+#include "vector.h"
+
+static void finish_all_streams(void) {
+  finish_streams();
+}
+
+const axn_kernels AXN_TABLE(AXN_VARIANT, AXN_TYPE) = {
+    .moments = {moments_of_rows, moments_of_columns, moments_of_rows},
+    .statistics = statistics,
+    .normalize = normalize,
+    .factors = apply_factors_of,
+    .gradient_factors = gradient_factors,
+    .apply = {apply_rows, apply_columns, apply_weighted},
+    .gradient_sums = {gradient_sums_of_rows, gradient_sums_of_columns, gradient_sums_weighted},
+    .gradient = {gradient_of_rows, gradient_of_columns, gradient_weighted},
+    .parameters = parameters,
+    .finish_streams = finish_all_streams,
+};
