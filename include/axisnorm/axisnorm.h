@@ -409,7 +409,8 @@ AXN_API axn_status axn_forward_inference(const axn_plan *plan, const axn_inferen
  * then flows; or running_mean and running_variance (batch, ghost and instance), which are constants.
  * rms needs rstd alone.
  * Nothing is kept from forward for an activation: its argument is computed again, from x (which is then due),
- * mean, rstd, scale, shift and residual. */
+ * mean, rstd, scale, shift and residual. The gradient behind it is kept in grad_residual, else in grad_x, one of
+ * which must be given, in their type: the 16-bit types round it there. */
 typedef struct axn_backward_args {
   size_t struct_size;
   const void *x; /* optional where neither grad_scale nor mean and rstd are given */
@@ -427,7 +428,7 @@ typedef struct axn_backward_args {
   int threads;
   const void *shift;    /* with an activation, for which its argument is found again: what */
   const void *residual; /* forward was given, null where that was */
-  void *grad_residual;  /* optional output, only together with grad_x */
+  void *grad_residual;  /* optional output, only with an activation: without, it is grad_y */
 } axn_backward_args;
 
 static inline axn_backward_args axn_backward_init(void) {

@@ -136,6 +136,25 @@ static axn_status check_backward_statistics(const axn_plan *plan, const axn_back
   return check_pair("mean", args->mean, "rstd", args->rstd, error);
 }
 
+/* An activation is gone through on the way, which takes x, and room for what comes of it. */
+static axn_status check_backward_ending(const axn_plan *plan, const axn_backward_args *args,
+                                        axn_error *error) {
+  if (plan->elements == 0) return AXN_OK;
+  if (plan->desc.activation == AXN_ACTIVATION_NONE) {
+    if (args->grad_residual == NULL) return AXN_OK;
+    return axn_fail(error, AXN_ERROR_OPTION,
+                    "grad_residual: is grad_y where there is no activation");
+  }
+  if (args->x == NULL) {
+    return axn_fail(error, AXN_ERROR_NULL, "x: is null; the activation needs it");
+  }
+  if (args->grad_x == NULL && args->grad_residual == NULL) {
+    return axn_fail(error, AXN_ERROR_NULL,
+                    "grad_x: is null, as is grad_residual; the activation needs one of them");
+  }
+  return AXN_OK;
+}
+
 static axn_status check_backward_buffers(const axn_plan *plan, const axn_backward_args *args,
                                          axn_error *error) {
   const size_t value = plan->element_size, real = axn_real_size(plan->doubles);
@@ -150,7 +169,10 @@ static axn_status check_backward_buffers(const axn_plan *plan, const axn_backwar
       {"rstd", args->rstd, statistics, real, false, false, NULL},
       {"running_mean", args->running_mean, plan->running, real, false, false, NULL},
       {"running_variance", args->running_variance, plan->running, real, false, false, NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL},
+      {"residual", args->residual, plan->elements, value, false, false, NULL},
       {"grad_x", args->grad_x, plan->elements, value, false, true, "grad_y"},
+      {"grad_residual", args->grad_residual, plan->elements, value, false, true, NULL},
       {"grad_scale", args->grad_scale, plan->parameters, parameter, false, true, NULL},
       {"grad_shift", args->grad_shift, plan->parameters, parameter, false, true, NULL},
       {"workspace", args->workspace, (int64_t)axn_backward_bytes(plan), 1, false, true, NULL},
@@ -164,6 +186,7 @@ axn_status axn_read_backward(const axn_plan *plan, const axn_backward_args *thei
   axn_status status = axn_read_struct(ours, sizeof *ours, sizeof *ours, theirs, "args", error);
   if (status == AXN_OK) status = axn_check_threads(ours->threads, error);
   if (status == AXN_OK) status = check_backward_statistics(plan, ours, error);
+  if (status == AXN_OK) status = check_backward_ending(plan, ours, error);
   if (status == AXN_OK) {
     status =
         axn_check_workspace(ours->workspace, ours->workspace_size, axn_backward_bytes(plan), error);

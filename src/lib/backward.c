@@ -23,7 +23,7 @@ static int64_t block_doubles(const axn_geometry *geometry) {
 
 int64_t axn_backward_doubles(const axn_plan *plan, const axn_geometry *geometry) {
   return 3 * geometry->partition.cells + 2 * segment_doubles(geometry) + 2 * plan->parameters +
-         axn_parameter_doubles(plan) + block_doubles(geometry) + axn_band_doubles(plan);
+         2 * axn_parameter_doubles(plan) + block_doubles(geometry) + axn_band_doubles(plan);
 }
 
 static void place_workspace(axn_backward_run *run, void *workspace) {
@@ -36,7 +36,8 @@ static void place_workspace(axn_backward_run *run, void *workspace) {
   run->parameter_scale = run->segment_shift + segments;
   run->parameter_shift = run->parameter_scale + parameters;
   run->converted_scale = run->parameter_shift + parameters;
-  run->bands = run->converted_scale + axn_parameter_doubles(run->plan);
+  run->converted_shift = run->converted_scale + axn_parameter_doubles(run->plan);
+  run->bands = run->converted_shift + axn_parameter_doubles(run->plan);
   run->blocks = run->bands + axn_band_doubles(run->plan);
 }
 
@@ -204,6 +205,7 @@ static void whole_units_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
+    axn_backward_ending(run, &unit);
     axn_sum_gradients(run, &unit, u);
     axn_gradient_of_unit(run, &unit);
   }
@@ -225,6 +227,7 @@ static void run_backward(axn_backward_run *run) {
   const bool sums = parameters || !run->frozen;
   const bool fused = sums && run->grad_x != NULL && !own_pass &&
                      !axn_split_units(&run->runner, partition, axn_blocks_of_unit(geometry));
+  if (!fused) axn_backward_all_endings(run);
   if (fused) {
     axn_run(&run->runner, partition->units, whole_units_task, run);
   } else if (sums) {
@@ -264,6 +267,7 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
                           /* Where x is not due its sums are not used; any values do. */
                           .x = args.x != NULL ? args.x : args.grad_y,
                           .grad_y = args.grad_y,
+                          .ending = axn_ending_of(plan, args.residual),
                           .mean = plan->strategy.second_moment != 0 ? NULL : args.mean,
                           .rstd = args.rstd,
                           .given_mean = args.running_mean,
@@ -273,6 +277,12 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
                           .grad_shift = args.grad_shift};
   place_workspace(&run, args.workspace);
   run.scale = axn_read_parameters(plan, args.scale, run.converted_scale);
+  if (plan->desc.activation != AXN_ACTIVATION_NONE) {
+    run.shift = axn_read_parameters(plan, args.shift, run.converted_shift);
+    run.ending.gradient = args.grad_y;
+    run.activated = args.grad_residual != NULL ? args.grad_residual : args.grad_x;
+    run.grad_y = run.activated;
+  }
   run_backward(&run);
   return axn_succeed(error);
 }

@@ -35,11 +35,13 @@ typedef struct axn_backward_run {
   bool frozen;        /* statistics are constants */
   bool second_moment; /* x is divided by it, its mean stays */
   const void *x, *grad_y;
-  const void *scale;                         /* reals */
-  const void *mean, *rstd;                   /* reals, of x, no mean with a second moment; or */
+  const void *scale, *shift; /* reals; the shift for an activation only */
+  axn_ending ending;         /* with the caller's grad_y as gradient; and */
+  void *activated;           /* what it gives, grad_y of all else; null: no activation */
+  const void *mean, *rstd;   /* reals, of x, no mean with a second moment; or */
   const void *given_mean, *given_variance;   /* reals, frozen */
   void *grad_x, *grad_scale, *grad_shift;    /* each may be null */
-  double *converted_scale;                   /* room for it, where scale is of another type */
+  double *converted_scale, *converted_shift; /* room for them, where they are of another type */
   axn_gradient_sums means;                   /* per statistic: of e, of g, of g * (e - mean(e)) */
   double *segment_scale, *segment_shift;     /* per unit, segment and line */
   double *parameter_scale, *parameter_shift; /* per parameter, summed over segments */
@@ -104,6 +106,12 @@ axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
 /* One line of it for the float64 kernels. */
 axn_wide_block axn_widen(const axn_backward_run *run, const axn_backward_step *step,
                          const axn_gradient_block *block, int64_t line);
+
+/* Takes grad_y of a unit through the activation, if there is one; */
+void axn_backward_ending(const axn_backward_run *run, const axn_place *unit);
+
+/* or of all units. */
+void axn_backward_all_endings(axn_backward_run *run);
 
 /* First pass. Fills the means of a unit, and its segments; `unit_index` is not used where there are
  * none, in the weighted form. */

@@ -60,6 +60,7 @@ static void run_band(const axn_backward_run *run, int64_t index) {
     const axn_place rows = {.tensor = first * unit->tensor,
                             .cell = first * unit->cell,
                             .cells = end - first < BAND_ROWS ? end - first : BAND_ROWS};
+    axn_backward_ending(run, &rows);
     axn_sum_gradients(run, &rows, 0);
     add_parameters_of(run, &rows, &band);
     if (run->grad_x != NULL) axn_gradient_of_unit(run, &rows);

@@ -200,26 +200,20 @@ static void apply_rows(const axn_apply_block *block) {
   }
 }
 
-INLINE void apply_all_weighted(const axn_apply_block *block, const axn_ending *ending) {
-  if (block->scale != NULL && block->shift != NULL) {
-    apply_lines(block, block->scale, block->shift, ending);
-  } else if (block->scale != NULL) {
-    apply_lines(block, block->scale, NULL, ending);
-  } else {
-    apply_lines(block, NULL, block->shift, ending);
-  }
-}
-
 static void apply_weighted_and_end(const axn_apply_block *block) {
   const axn_ending ending = block->ending;
-  apply_all_weighted(block, &ending);
+  apply_lines(block, block->scale, block->shift, &ending);
 }
 
 static void apply_weighted(const axn_apply_block *block) {
   if (axn_ends(&block->ending)) {
     apply_weighted_and_end(block);
+  } else if (block->scale != NULL && block->shift != NULL) {
+    apply_lines(block, block->scale, block->shift, NULL);
+  } else if (block->scale != NULL) {
+    apply_lines(block, block->scale, NULL, NULL);
   } else {
-    apply_all_weighted(block, NULL);
+    apply_lines(block, NULL, block->shift, NULL);
   }
 }
 

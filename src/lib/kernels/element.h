@@ -157,7 +157,7 @@ INLINE vector load_elements(const element *from) {
 }
 
 /* The first `count` elements, the others 0. */
-INLINE element_vector some_elements(const element *from, int64_t count) {
+PARTLY element_vector some_elements(const element *from, int64_t count) {
 #if AXN_VECTOR_BYTES == 64
   return (element_vector)_mm256_maskz_loadu_epi16((__mmask16)((1u << count) - 1), from);
 #else
@@ -171,7 +171,7 @@ INLINE element_vector some_elements(const element *from, int64_t count) {
 #endif
 }
 
-INLINE vector load_some_elements(const element *from, int64_t count, vector pad) {
+PARTLY vector load_some_elements(const element *from, int64_t count, vector pad) {
   return join(vector_of(some_elements(from, count)), pad, count);
 }
 
@@ -194,7 +194,7 @@ INLINE wide_vector load_wide_elements(const element *from) {
   return low_half(vector_of(elements));
 }
 
-INLINE wide_vector load_wide_some_elements(const element *from, int64_t count) {
+PARTLY wide_vector load_wide_some_elements(const element *from, int64_t count) {
   return low_half(vector_of(some_elements(from, count)));
 }
 
@@ -203,7 +203,7 @@ INLINE void store_elements(element *to, vector v) {
   memcpy(to, &elements, sizeof elements);
 }
 
-INLINE void store_some_elements(element *to, int64_t count, vector v) {
+PARTLY void store_some_elements(element *to, int64_t count, vector v) {
   const element_vector elements = elements_of(v);
 #if AXN_VECTOR_BYTES == 64
   _mm256_mask_storeu_epi16(to, (__mmask16)((1u << count) - 1), (__m256i)elements);

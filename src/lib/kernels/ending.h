@@ -126,49 +126,42 @@ INLINE vector through_activation(vector g, vector z, const axn_ending *ending) {
   return g;
 }
 
-/* Apart from the kernels, so that it is there once: an activation is many operations, a call few. */
-static __attribute__((noinline, unused)) void activate(vector *z, int count,
+/* The end of a pass for vectors from offset `at` on. Apart from the kernels, so that it is there once: an
+ * activation is many operations, a call few. */
+static __attribute__((noinline, unused)) void end_all(vector *z, int count, int64_t at,
+                                                      const axn_ending *ending) {
+  for (int v = 0; v < count; v++, at += WIDTH) {
+    if (ending->residual != NULL) z[v] += load_elements(input_at(ending->residual, at));
+    if (ending->gradient != NULL) {
+      z[v] = through_activation(load_elements(input_at(ending->gradient, at)), z[v], ending);
+    } else {
+      z[v] = activated(z[v], ending);
+    }
+  }
+}
+
+/* The same for the first `length` elements of a vector. */
+static __attribute__((noinline, unused)) void end_part(vector *z, int64_t length, int64_t at,
                                                        const axn_ending *ending) {
-  for (int v = 0; v < count; v++) z[v] = activated(z[v], ending);
-}
-
-/* z becomes g times the derivative there. */
-static __attribute__((noinline, unused)) void
-activate_backward(vector *z, const vector *g, int count, const axn_ending *ending) {
-  for (int v = 0; v < count; v++) z[v] = through_activation(g[v], z[v], ending);
-}
-
-/* The end of a pass for vectors from offset `at` of a run on. Without an ending, which is known when this is
- * compiled, there is none. */
-INLINE void end_vectors(vector *z, int count, int64_t at, const axn_ending *ending) {
-  if (ending == NULL) return;
-  if (ending->residual != NULL) {
-    const element *residual = input_at(ending->residual, at);
-    for (int v = 0; v < count; v++) z[v] += load_elements(residual + v * WIDTH);
-  }
-  if (ending->gradient != NULL) {
-    vector g[AT_ONCE];
-    const element *gradient = input_at(ending->gradient, at);
-    for (int v = 0; v < count; v++) g[v] = load_elements(gradient + v * WIDTH);
-    activate_backward(z, g, count, ending);
-  } else if (ending->activation != AXN_ACTIVATION_NONE) {
-    activate(z, count, ending);
-  }
-}
-
-/* The same for a vector of which the first `length` elements count. */
-INLINE vector end_some(vector z, int64_t length, int64_t at, const axn_ending *ending) {
   const vector none = {0};
-  if (ending == NULL) return z;
   if (ending->residual != NULL) {
-    z += load_some_elements(input_at(ending->residual, at), length, none);
+    *z += load_some_elements(input_at(ending->residual, at), length, none);
   }
   if (ending->gradient != NULL) {
     const vector g = load_some_elements(input_at(ending->gradient, at), length, none);
-    activate_backward(&z, &g, 1, ending);
-  } else if (ending->activation != AXN_ACTIVATION_NONE) {
-    activate(&z, 1, ending);
+    *z = through_activation(g, *z, ending);
+  } else {
+    *z = activated(*z, ending);
   }
+}
+
+/* Without an ending, which is known when this is compiled, there is nothing. */
+INLINE void end_vectors(vector *z, int count, int64_t at, const axn_ending *ending) {
+  if (ending != NULL) end_all(z, count, at, ending);
+}
+
+INLINE vector end_some(vector z, int64_t length, int64_t at, const axn_ending *ending) {
+  if (ending != NULL) end_part(&z, length, at, ending);
   return z;
 }
 

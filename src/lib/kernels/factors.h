@@ -20,7 +20,7 @@ INLINE mask_vector needs_wide(wide_vector mean, wide_vector rstd) {
   return (rstd < 0x1p-60) | (rstd > 0x1p60) | ((size > 0x1p100) & (size <= DBL_MAX));
 }
 
-static bool statistics(const axn_statistics_block *block) {
+static inline bool statistics(const axn_statistics_block *block) {
   mask_vector wide = {0};
   for (int64_t i = 0; i < block->count; i += HALF) {
     const wide_vector mean = load_doubles(block->mean + i);
@@ -129,7 +129,7 @@ INLINE void walk_lines(const axn_line_map *map, const void *block, some_factors 
   }
 }
 
-static bool apply_factors_of(const axn_factors_block *block) {
+static inline bool apply_factors_of(const axn_factors_block *block) {
   const axn_line_map *map = &block->map;
   walk_lines(map, block, factors_of_lines);
   const bool all = held(block->multiplier, map->lines) && held(block->offset, map->lines);
@@ -176,7 +176,7 @@ INLINE void gradient_factors_of_lines(const void *data, int64_t at, int64_t coun
   if (block->product != NULL) factors_of_values(block, at, count, cell, cells);
 }
 
-static bool gradient_factors(const axn_gradient_factors_block *block) {
+static inline bool gradient_factors(const axn_gradient_factors_block *block) {
   const axn_line_map *map = &block->map;
   const int64_t lines = map->lines;
   walk_lines(map, block, gradient_factors_of_lines);

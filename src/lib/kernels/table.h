@@ -24,8 +24,8 @@
 #define AXN_PASTE(variant, type) axn_kernels_##variant##_##type
 #define AXN_TABLE(variant, type) AXN_PASTE(variant, type)
 #ifndef AXN_VECTOR_BYTES
-#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && \
-    defined(__F16C__)
+#if defined(__AVX512F__) && defined(__AVX512VL__) && defined(__AVX512DQ__) &&                      \
+    defined(__AVX512BW__) && defined(__F16C__)
 #define AXN_VECTOR_BYTES 64
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define AXN_VECTOR_BYTES 32
@@ -41,16 +41,37 @@
 #include "normalize.h"
 #include "vector.h"
 
+/* What knows no elements is there once per instruction set, with the kernels for float32. */
+#define AXN_PASTE_SHARED(name, variant) axn_##name##_##variant
+#define AXN_SHARED(name, variant) AXN_PASTE_SHARED(name, variant)
+bool AXN_SHARED(statistics, AXN_VARIANT)(const axn_statistics_block *block);
+bool AXN_SHARED(factors, AXN_VARIANT)(const axn_factors_block *block);
+bool AXN_SHARED(gradient_factors, AXN_VARIANT)(const axn_gradient_factors_block *block);
+
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+bool AXN_SHARED(statistics, AXN_VARIANT)(const axn_statistics_block *block) {
+  return statistics(block);
+}
+
+bool AXN_SHARED(factors, AXN_VARIANT)(const axn_factors_block *block) {
+  return apply_factors_of(block);
+}
+
+bool AXN_SHARED(gradient_factors, AXN_VARIANT)(const axn_gradient_factors_block *block) {
+  return gradient_factors(block);
+}
+#endif
+
 static void finish_all_streams(void) {
   finish_streams();
 }
 
 const axn_kernels AXN_TABLE(AXN_VARIANT, AXN_TYPE) = {
     .moments = {moments_of_rows, moments_of_columns, moments_of_rows},
-    .statistics = statistics,
+    .statistics = AXN_SHARED(statistics, AXN_VARIANT),
     .normalize = normalize,
-    .factors = apply_factors_of,
-    .gradient_factors = gradient_factors,
+    .factors = AXN_SHARED(factors, AXN_VARIANT),
+    .gradient_factors = AXN_SHARED(gradient_factors, AXN_VARIANT),
     .apply = {apply_rows, apply_columns, apply_weighted},
     .gradient_sums = {gradient_sums_of_rows, gradient_sums_of_columns, gradient_sums_weighted},
     .gradient = {gradient_of_rows, gradient_of_columns, gradient_weighted},

@@ -29,7 +29,7 @@ typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
 /* Vectors to load before the first of them is stored. Where an output begins a line of the cache or two
  * after an input, modulo 4 KiB, as heaps like to place tensors of whole pages, a processor takes each load
  * for one of what the store before it wrote, and waits. */
-enum { AT_ONCE = WIDTH >= 16 ? 4 : 8 };
+enum { AT_ONCE = 4 };
 
 INLINE vector load(const float *from) {
   vector v;
@@ -41,8 +41,15 @@ INLINE void store(float *to, vector v) {
   memcpy(to, &v, sizeof v);
 }
 
+/* What is long without instructions for it, and seldom due, stands once and not wherever it is used. */
+#if AXN_VECTOR_BYTES == 64
+#define PARTLY INLINE
+#else
+#define PARTLY static __attribute__((noinline, unused))
+#endif
+
 /* The first `count` of a vector, the others from `pad`. */
-INLINE vector load_some(const float *from, int64_t count, vector pad) {
+PARTLY vector load_some(const float *from, int64_t count, vector pad) {
 #if AXN_VECTOR_BYTES == 64
   return (vector)_mm512_mask_loadu_ps((__m512)pad, (__mmask16)((1u << count) - 1), from);
 #elif AXN_VECTOR_BYTES == 32
@@ -60,7 +67,7 @@ INLINE vector load_some(const float *from, int64_t count, vector pad) {
 #endif
 }
 
-INLINE void store_some(float *to, int64_t count, vector v) {
+PARTLY void store_some(float *to, int64_t count, vector v) {
 #if AXN_VECTOR_BYTES == 64
   _mm512_mask_storeu_ps(to, (__mmask16)((1u << count) - 1), (__m512)v);
 #else
@@ -127,7 +134,7 @@ INLINE wide_vector load_wide(const float *from) {
 }
 
 /* The first `count` of HALF floats as doubles, the others 0. */
-INLINE wide_vector load_wide_some(const float *from, int64_t count) {
+PARTLY wide_vector load_wide_some(const float *from, int64_t count) {
 #if AXN_VECTOR_BYTES == 64
   return (wide_vector)_mm512_cvtps_pd(_mm256_maskz_loadu_ps((__mmask8)((1u << count) - 1), from));
 #elif AXN_VECTOR_BYTES == 32
