@@ -4,8 +4,7 @@
  * the bits of a float32 run on the same values, rounded once; rounding itself is checked against plain
  * arithmetic here. float64 is checked against the oracle.
  */
-#include "cases.h"
-#include "oracle.h"
+#include "typed.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -15,62 +14,10 @@
 
 static const axn_dtype SHORT[] = {AXN_BFLOAT16, AXN_FLOAT16};
 
-static uint32_t bits_of(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
 static float float_of(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);
   return value;
-}
-
-/* Digits and exponents of the two formats: a value is (-1)^sign * 2^exponent * significand. */
-typedef struct format {
-  int digits;   /* of the significand, with the leading one */
-  int smallest; /* exponent of the smallest normal number */
-  int largest;  /* exponent of the largest */
-} format;
-
-static format format_of(axn_dtype dtype) {
-  return dtype == AXN_BFLOAT16 ? (format){8, -126, 127} : (format){11, -14, 15};
-}
-
-/* By arithmetic: the multiple of the last place that is nearest, ties to even, as rint() has it. */
-static double rounded(axn_dtype dtype, double value) {
-  const format f = format_of(dtype);
-  int exponent;
-  if (value == 0.0 || !isfinite(value)) return value;
-  frexp(value, &exponent); /* 0.5 <= |fraction| < 1 */
-  if (exponent - 1 < f.smallest) exponent = f.smallest + 1;
-  const double result = ldexp(rint(ldexp(value, f.digits - exponent)), exponent - f.digits);
-  return fabs(result) >= ldexp(1.0, f.largest + 1) ? copysign(INFINITY, value) : result;
-}
-
-/* The value of 16 bits, by its definition. */
-static double value_of(axn_dtype dtype, uint16_t bits) {
-  const format f = format_of(dtype);
-  const int fraction_bits = f.digits - 1, exponent_bits = 16 - f.digits;
-  const int exponent = bits >> fraction_bits & ((1 << exponent_bits) - 1);
-  const double fraction = ldexp(bits & ((1 << fraction_bits) - 1), -fraction_bits);
-  const double sign = bits >> 15 ? -1.0 : 1.0;
-  if (exponent == (1 << exponent_bits) - 1) return fraction == 0.0 ? sign * INFINITY : (double)NAN;
-  if (exponent == 0) return sign * ldexp(fraction, f.smallest);
-  return sign * ldexp(1.0 + fraction, exponent - 1 + f.smallest);
-}
-
-/* The bits of a value that the format has. */
-static uint16_t bits_in(axn_dtype dtype, double value) {
-  if (dtype == AXN_BFLOAT16) return (uint16_t)(bits_of((float)value) >> 16);
-  const uint16_t sign = signbit(value) ? 0x8000 : 0;
-  const double size = fabs(value);
-  if (isinf(size)) return sign | 0x7c00;
-  if (size < ldexp(1.0, -14)) return (uint16_t)(sign | (unsigned)ldexp(size, 24));
-  int exponent;
-  const double fraction = frexp(size, &exponent);
-  return (uint16_t)(sign + ((unsigned)(exponent + 13) << 10) + (unsigned)ldexp(fraction, 11));
 }
 
 /* ---- conversion: y = x * scale, with statistics that change nothing ---- */
@@ -167,119 +114,11 @@ Test(types, conversion) {
 
 /* ---- passes ---- */
 
-/* What runs take and give, in memory of some type. */
-typedef struct buffers {
-  axn_plan *plan;
-  axn_plan_info info;
-  axn_dtype dtype, parameters, reals;
-  void *x, *grad_y, *scale, *shift, *y, *z, *grad_x, *grad_scale, *grad_shift;
-  void *mean, *rstd, *running_mean, *running_variance, *workspace;
-} buffers;
-
-static void set(void *memory, axn_dtype dtype, int64_t at, double value) {
-  if (dtype == AXN_FLOAT64) {
-    ((double *)memory)[at] = value;
-  } else if (dtype == AXN_FLOAT32) {
-    ((float *)memory)[at] = (float)value;
-  } else {
-    ((uint16_t *)memory)[at] = bits_in(dtype, value);
-  }
-}
-
-static double get(const void *memory, axn_dtype dtype, int64_t at) {
-  return dtype == AXN_FLOAT64   ? ((const double *)memory)[at]
-         : dtype == AXN_FLOAT32 ? (double)((const float *)memory)[at]
-                                : value_of(dtype, ((const uint16_t *)memory)[at]);
-}
-
-static void *room(int64_t count, axn_dtype dtype) {
-  void *memory = malloc((size_t)(count > 0 ? count : 1) * axn_dtype_size(dtype));
-  cr_assert_not_null(memory);
-  memset(memory, 0xff, (size_t)count * axn_dtype_size(dtype));
-  return memory;
-}
-
-/* Values that `narrow` has, in memory of type `dtype`. */
-static void *drawn(int64_t count, axn_dtype dtype, axn_dtype narrow, double offset, uint64_t seed) {
-  randoms source = randoms_from(seed);
-  void *memory = room(count, dtype);
-  for (int64_t i = 0; i < count; i++) {
-    const double value = offset + random_normal(&source);
-    set(memory, dtype, i, narrow == AXN_FLOAT64 ? value : rounded(narrow, value));
-  }
-  return memory;
-}
-
-/* Buffers of type `dtype` that hold values of type `narrow`. */
-static buffers buffers_of(const axn_desc *given, axn_dtype dtype, axn_dtype narrow,
-                          axn_dtype parameters, double offset) {
-  axn_desc desc = *given;
-  desc.dtype = dtype, desc.parameter_dtype = parameters;
-  buffers self = {.dtype = dtype, .parameters = parameters, .info = axn_plan_info_init()};
-  axn_error error = {AXN_OK, ""};
-  cr_assert(axn_plan_create(&self.plan, &desc, &error) == AXN_OK, "%s", error.message);
-  cr_assert(axn_plan_describe(self.plan, &self.info, NULL) == AXN_OK);
-  self.reals = dtype == AXN_FLOAT64 ? AXN_FLOAT64 : AXN_FLOAT32;
-  const int64_t n = self.info.elements, p = self.info.parameters, s = self.info.statistics;
-  const int64_t r = self.info.running_statistics;
-  self.x = drawn(n, dtype, narrow, offset, 1), self.grad_y = drawn(n, dtype, narrow, 0, 2);
-  self.scale = drawn(p, parameters, narrow, 1, 3), self.shift = drawn(p, parameters, narrow, 0, 4);
-  self.y = room(n, dtype), self.z = room(n, dtype), self.grad_x = room(n, dtype);
-  self.grad_scale = room(p, parameters), self.grad_shift = room(p, parameters);
-  self.mean = room(s, self.reals), self.rstd = room(s, self.reals);
-  self.running_mean = room(r, self.reals), self.running_variance = room(r, self.reals);
-  for (int64_t c = 0; c < r; c++) set(self.running_mean, self.reals, c, 0.25 * (double)(c % 5));
-  for (int64_t c = 0; c < r; c++) set(self.running_variance, self.reals, c, 1.0 + (double)(c % 3));
-  self.workspace = malloc(self.info.training_workspace + self.info.inference_workspace +
-                          self.info.backward_workspace + 1);
-  return self;
-}
-
-static void buffers_free(buffers *self) {
-  void *const all[] = {
-      self->x,    self->grad_y,       self->scale,      self->shift,           self->y,
-      self->z,    self->grad_x,       self->grad_scale, self->grad_shift,      self->mean,
-      self->rstd, self->running_mean, self->workspace,  self->running_variance};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-  axn_plan_destroy(self->plan);
-}
-
-/* Inference into z, training into y, backward; in place on request. */
-static void run(buffers *self, int in_place) {
-  const size_t bytes = (size_t)self->info.elements * axn_dtype_size(self->dtype);
-  const int running = self->info.running_statistics > 0;
-  axn_error error = {AXN_OK, ""};
-  axn_inference_args inference = axn_inference_init();
-  inference.x = self->x, inference.y = self->z;
-  inference.scale = self->scale, inference.shift = self->shift;
-  inference.running_mean = running ? self->running_mean : NULL;
-  inference.running_variance = running ? self->running_variance : NULL;
-  inference.workspace = self->workspace, inference.workspace_size = self->info.inference_workspace;
-  cr_assert(axn_forward_inference(self->plan, &inference, &error) == AXN_OK, "%s", error.message);
-  axn_training_args training = axn_training_init();
-  if (in_place) memcpy(self->y, self->x, bytes);
-  training.x = in_place ? self->y : self->x, training.y = self->y;
-  training.scale = self->scale, training.shift = self->shift;
-  training.mean = self->mean, training.rstd = self->rstd;
-  training.running_mean = running ? self->running_mean : NULL;
-  training.running_variance = running ? self->running_variance : NULL;
-  training.workspace = self->workspace, training.workspace_size = self->info.training_workspace;
-  cr_assert(axn_forward_training(self->plan, &training, &error) == AXN_OK, "%s", error.message);
-  axn_backward_args backward = axn_backward_init();
-  if (in_place) memcpy(self->grad_x, self->grad_y, bytes);
-  backward.x = self->x, backward.grad_y = in_place ? self->grad_x : self->grad_y;
-  backward.scale = self->scale, backward.mean = self->mean, backward.rstd = self->rstd;
-  backward.grad_x = self->grad_x, backward.grad_scale = self->grad_scale;
-  backward.grad_shift = self->grad_shift, backward.workspace = self->workspace;
-  backward.workspace_size = self->info.backward_workspace;
-  cr_assert(axn_backward(self->plan, &backward, &error) == AXN_OK, "%s", error.message);
-}
-
 /* One array of a run, that of the same run in float32, rounded. */
 static void check_array(const axn_desc *desc, const char *name, axn_dtype dtype, const void *found,
                         axn_dtype other, const void *expected, int64_t count) {
   for (int64_t i = 0; i < count; i++) {
-    double due = get(expected, other, i), is = get(found, dtype, i);
+    double due = typed_get(expected, other, i), is = typed_get(found, dtype, i);
     if (dtype != other) due = rounded(dtype, due);
     cr_assert(is == due || (isnan(is) && isnan(due)), "%s, %s: %s[%lld] is %a, not %a",
               desc_text(desc), axn_dtype_name(dtype), name, (long long)i, is, due);
@@ -290,8 +129,8 @@ static void check_as_float32(const axn_desc *desc, axn_dtype dtype, axn_dtype pa
                              double offset, int in_place) {
   buffers own = buffers_of(desc, dtype, dtype, parameters, offset);
   buffers same = buffers_of(desc, AXN_FLOAT32, dtype, AXN_FLOAT32, offset);
-  run(&own, in_place);
-  run(&same, 0);
+  buffers_run(&own, in_place);
+  buffers_run(&same, 0);
   const int64_t n = own.info.elements, p = own.info.parameters, s = own.info.statistics;
   const int64_t r = own.info.running_statistics;
   check_array(desc, "inference", dtype, own.z, AXN_FLOAT32, same.z, n);
@@ -339,16 +178,10 @@ static void check_close(const axn_desc *desc, const char *name, const void *foun
   double largest = 1.0;
   for (int64_t i = 0; i < count; i++) largest = fmax(largest, fabs(expected[i]));
   for (int64_t i = 0; i < count; i++) {
-    const double is = get(found, dtype, i);
+    const double is = typed_get(found, dtype, i);
     cr_assert(fabs(is - expected[i]) <= tolerance * largest, "%s: %s[%lld] is %.17g, not %.17g",
               desc_text(desc), name, (long long)i, is, expected[i]);
   }
-}
-
-static double *doubles_of(const void *memory, axn_dtype dtype, int64_t count) {
-  double *values = room(count, AXN_FLOAT64);
-  for (int64_t i = 0; i < count; i++) values[i] = get(memory, dtype, i);
-  return values;
 }
 
 static void check_float64(const axn_desc *desc, axn_dtype parameters, double offset, int in_place) {
@@ -365,7 +198,7 @@ static void check_float64(const axn_desc *desc, axn_dtype parameters, double off
   oracle_backward backward = oracle_gradients(&sizes, own.x, own.grad_y, scale);
   const double narrow = parameters == AXN_FLOAT32 ? 1e-6 : TOLERANCE;
   const int64_t n = own.info.elements, p = own.info.parameters;
-  run(&own, in_place);
+  buffers_run(&own, in_place);
   check_close(desc, "inference", own.z, AXN_FLOAT64, inference.y, n, TOLERANCE);
   check_close(desc, "y", own.y, AXN_FLOAT64, forward.y, n, TOLERANCE);
   check_close(desc, "mean", own.mean, AXN_FLOAT64, forward.mean, own.info.statistics, TOLERANCE);
@@ -404,7 +237,7 @@ Test(types, float64_keeps_its_digits) {
     buffers own = buffers_of(&desc, AXN_FLOAT64, AXN_FLOAT64, AXN_FLOAT64, 1e8);
     oracle sizes = oracle_make(&desc);
     oracle_forward forward = oracle_from_x(&sizes, own.x, own.scale, own.shift);
-    run(&own, 0);
+    buffers_run(&own, 0);
     check_close(&desc, "y", own.y, AXN_FLOAT64, forward.y, own.info.elements, 1e-7);
     oracle_forward_free(&forward);
     oracle_free(&sizes);
