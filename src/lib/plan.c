@@ -109,10 +109,13 @@ static void lay_out(axn_plan *plan) {
   if (desc.shape[0] == 0) desc.shape[0] = 1;
   const axn_runner runner = axn_runner_of(&desc, 0, plan->elements);
   const int64_t threads = axn_runner_width(&runner);
-  const axn_axis_list axes = axn_list_axes(&desc, &plan->axes);
+  axn_axes selected = plan->axes;
+  if (plan->desc.shape[0] == 0 && selected.split_axis == 0) selected.split_groups = 1;
+  const axn_axis_list axes = axn_list_axes(&desc, &selected);
   plan->own = axn_geometry_of(&axes, threads, true);
-  plan->parameters =
-      desc.parameters == AXN_PARAMETERS_PER_CHANNEL ? desc.shape[1] : plan->own.partition.values;
+  plan->parameters = desc.parameters == AXN_PARAMETERS_PER_CHANNEL
+                         ? desc.shape[1]
+                         : plan->own.partition.values * selected.split_groups;
   if (plan->own.lines.form == AXN_FORM_WEIGHTED) plan->columns = axn_parameter_geometry(&axes);
   plan->bands = axn_bands_of(plan);
   if (plan->strategy.running == AXN_RUNNING_NONE) return;

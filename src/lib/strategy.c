@@ -143,7 +143,8 @@ static axn_status read_strategy(axn_strategy *strategy, const axn_desc *desc, ax
  * value of C and the next. */
 static bool ends_with_channels(const axn_desc *desc, const axn_axes *axes) {
   if ((axes->reduced >> AXIS_C & 1) != 0) return false;
-  return desc->layout == AXN_CHANNELS_LAST ||
+  if (desc->layout == AXN_CHANNELS_LAST) return true;
+  return (axes->split_axis < AXIS_SPATIAL || axes->split_groups == 1) &&
          (axes->reduced & axes_from(desc, AXIS_SPATIAL)) == axes_from(desc, AXIS_SPATIAL);
 }
 
@@ -192,6 +193,8 @@ axn_status axn_select(axn_strategy *strategy, const axn_desc *desc, axn_axes *ax
   status = strategy->select(strategy, desc, axes, error);
   if (status == AXN_OK) return check_axes(strategy, desc, axes, error);
   /* A function that said nothing. */
-  if (error == NULL || error->message[0] != '\0') return status;
+  if (error == NULL) return status;
+  error->status = status;
+  if (error->message[0] != '\0') return status;
   return axn_fail(error, status, "strategy: %s: refuses this descriptor", strategy->name);
 }
