@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Results are the same bits on every instruction set and every machine: each variant that runs here
- * must come to the checksum below, which covers all norms, both layouts, all passes, and rows long and
+ * must come to the checksum below, which covers all norms, both layouts, all passes, types and activations, and rows long and
  * short. It was taken on x86-64, and is to change only together with a line in NEWS. No Criterion, so
  * that it runs on a machine, or an emulator, that has nothing but the library. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "axisnorm/axisnorm.h"
 
-static const uint64_t EXPECTED = UINT64_C(0x38d0cc3bab4815cc);
+static const uint64_t EXPECTED = UINT64_C(0x93e5e8d516155674);
 
 /* Short lines, long ones, matrices, lines folded into columns, more columns than a block holds, more
  * values than a block of sums. */
@@ -19,60 +20,94 @@ static const int64_t shapes[SHAPES][4] = {
     {1, 4, 65, 67}, {20, 24, 7, 7},  {40, 1200, 1, 1}, {2, 24, 9, 10},  {1, 4, 150, 131}};
 
 /* Fowler, Noll & Vo's hash, 64 bits. */
-static uint64_t hash(uint64_t state, const float *values, int64_t count) {
-  const unsigned char *bytes = (const unsigned char *)values;
-  for (size_t i = 0; i < (size_t)count * sizeof *values; i++) {
+static uint64_t hash(uint64_t state, const void *values, int64_t count, size_t size) {
+  const unsigned char *bytes = values;
+  for (size_t i = 0; i < (size_t)count * size; i++) {
     state = (state ^ bytes[i]) * UINT64_C(1099511628211);
   }
   return state;
 }
 
+/* A float, cut to 16 bits: whatever a value becomes, it is the same everywhere. */
+static uint16_t cut(axn_dtype dtype, float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  if (dtype == AXN_BFLOAT16) return (uint16_t)(bits >> 16);
+  const uint32_t exponent = bits >> 23 & 0xff, sign = bits >> 16 & 0x8000;
+  if (exponent < 113 || exponent > 142) return (uint16_t)sign;
+  return (uint16_t)(sign | (exponent - 112) << 10 | (bits >> 13 & 0x3ff));
+}
+
 /* `spread` times uniform in -1 to 1, plus `offset`; exact in float, so the same everywhere. */
-static float *values(int64_t count, uint32_t seed, float spread, float offset) {
+static void *values(axn_dtype dtype, int64_t count, uint32_t seed, float spread, float offset) {
   float *result = malloc((size_t)count * sizeof *result);
+  uint16_t *shorts = (uint16_t *)(void *)result;
   for (int64_t i = 0; i < count; i++) {
     seed = seed * UINT32_C(1664525) + UINT32_C(1013904223);
-    result[i] = ((float)(seed >> 16) / 32768 - 1) * spread + offset;
+    const float value = ((float)(seed >> 16) / 32768 - 1) * spread + offset;
+    if (dtype == AXN_FLOAT32) {
+      result[i] = value;
+    } else {
+      shorts[i] = cut(dtype, value);
+    }
   }
   return result;
 }
 
-static uint64_t run(uint64_t state, const axn_plan *plan, const axn_plan_info *info, float offset) {
-  const int64_t n = info->elements, p = info->parameters, s = info->statistics;
-  float *x = values(n, 1, 2, offset), *grad_y = values(n, 2, 1, 0), *scale = values(p, 3, 1, 1);
-  float *y = values(n, 4, 1, 0), *grad_x = values(n, 5, 1, 0);
-  float *mean = values(s, 6, 1, 0), *rstd = values(s, 7, 1, 0);
-  float *grad_scale = values(p, 8, 1, 0), *grad_shift = values(p, 9, 1, 0);
-  void *workspace = malloc(info->training_workspace + info->backward_workspace);
+static uint64_t run(uint64_t state, const axn_desc *desc, const axn_plan *plan, float offset) {
+  axn_plan_info info = axn_plan_info_init();
+  axn_plan_describe(plan, &info, NULL);
+  const axn_dtype t = desc->dtype;
+  const size_t size = axn_dtype_size(t), four = sizeof(float);
+  const int64_t n = info.elements, p = info.parameters, s = info.statistics;
+  void *x = values(t, n, 1, 2, offset), *grad_y = values(t, n, 2, 1, 0);
+  void *scale = values(AXN_FLOAT32, p, 3, 1, 1), *y = values(t, n, 4, 1, 0);
+  void *grad_x = values(t, n, 5, 1, 0), *residual = values(t, n, 10, 1, 0);
+  void *mean = values(AXN_FLOAT32, s, 6, 1, 0), *rstd = values(AXN_FLOAT32, s, 7, 1, 0);
+  void *grad_scale = values(AXN_FLOAT32, p, 8, 1, 0);
+  void *grad_shift = values(AXN_FLOAT32, p, 9, 1, 0);
+  void *workspace = malloc(info.training_workspace + info.backward_workspace);
   axn_training_args training = axn_training_init();
   training.x = x, training.y = y, training.scale = scale, training.mean = mean;
   training.rstd = rstd, training.workspace = workspace;
-  training.workspace_size = info->training_workspace;
+  training.workspace_size = info.training_workspace;
   axn_backward_args backward = axn_backward_init();
   backward.x = x, backward.grad_y = grad_y, backward.scale = scale, backward.mean = mean;
   backward.rstd = rstd, backward.grad_x = grad_x, backward.grad_scale = grad_scale;
   backward.grad_shift = grad_shift, backward.workspace = workspace;
-  backward.workspace_size = info->backward_workspace;
+  backward.workspace_size = info.backward_workspace;
+  if (desc->activation != AXN_ACTIVATION_NONE) training.residual = backward.residual = residual;
   if (axn_forward_training(plan, &training, NULL) == AXN_OK &&
       axn_backward(plan, &backward, NULL) == AXN_OK) {
-    state = hash(hash(hash(state, y, n), mean, s), rstd, s);
-    state = hash(hash(hash(state, grad_x, n), grad_scale, p), grad_shift, p);
+    state = hash(hash(hash(state, y, n, size), mean, s, four), rstd, s, four);
+    state = hash(hash(hash(state, grad_x, n, size), grad_scale, p, four), grad_shift, p, four);
   }
-  float *all[] = {x, grad_y, scale, y, grad_x, mean, rstd, grad_scale, grad_shift};
+  void *all[] = {x, grad_y, scale, y, grad_x, residual, mean, rstd, grad_scale, grad_shift};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
   free(workspace);
   return state;
 }
 
-/* On values near 0, and on some that lie far from it. */
-static uint64_t run_desc(uint64_t state, const axn_desc *desc) {
+static uint64_t run_as(uint64_t state, const axn_desc *given, axn_dtype dtype,
+                       axn_activation activation, float offset) {
+  axn_desc desc = *given;
   axn_plan *plan;
-  axn_plan_info info = axn_plan_info_init();
-  if (axn_plan_create(&plan, desc, NULL) != AXN_OK) abort();
-  axn_plan_describe(plan, &info, NULL);
-  state = run(run(state, plan, &info, 16), plan, &info, 65536);
+  desc.dtype = dtype, desc.parameter_dtype = AXN_FLOAT32, desc.activation = activation;
+  if (axn_plan_create(&plan, &desc, NULL) != AXN_OK) abort();
+  state = run(state, &desc, plan, offset);
   axn_plan_destroy(plan);
   return state;
+}
+
+/* On values near 0, and on some that lie far from it; with an activation; in 16 bits. */
+static uint64_t run_desc(uint64_t state, const axn_desc *desc) {
+  const axn_activation activation =
+      (axn_activation)(1 + (int)(state % AXN_ACTIVATION_GELU_TANH)); /* by the bits so far */
+  state = run_as(state, desc, AXN_FLOAT32, AXN_ACTIVATION_NONE, 16);
+  state = run_as(state, desc, AXN_FLOAT32, AXN_ACTIVATION_NONE, 65536);
+  state = run_as(state, desc, AXN_FLOAT32, activation, 1);
+  state = run_as(state, desc, AXN_BFLOAT16, AXN_ACTIVATION_NONE, 1);
+  return run_as(state, desc, AXN_FLOAT16, activation, 1);
 }
 
 static uint64_t checksum(axn_isa isa) {
