@@ -116,7 +116,11 @@ static void lay_out(axn_plan *plan) {
   plan->parameters = desc.parameters == AXN_PARAMETERS_PER_CHANNEL
                          ? desc.shape[1]
                          : plan->own.partition.values * selected.split_groups;
-  if (plan->own.lines.form == AXN_FORM_WEIGHTED) plan->columns = axn_parameter_geometry(&axes);
+  if (plan->own.lines.weighted) {
+    plan->by_parameter = plan->own.lines.form == AXN_FORM_WEIGHTED
+                             ? axn_parameter_geometry(&axes)
+                             : axn_row_parameter_geometry(&axes);
+  }
   plan->bands = axn_bands_of(plan);
   if (plan->strategy.running == AXN_RUNNING_NONE) return;
   const axn_axis_list per_channel = axn_cell_per_parameter(&axes);
