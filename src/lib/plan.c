@@ -90,6 +90,10 @@ static void lay_out(axn_plan *plan) {
   plan->own = axn_geometry_of(&axes, threads, true);
   plan->parameters =
       desc.parameters == AXN_PARAMETERS_PER_CHANNEL ? desc.shape[1] : plan->own.partition.values;
+  const bool samples_reduced = (plan->axes.reduced & 1) != 0;
+  if (plan->elements == 0 && samples_reduced && desc.parameters == AXN_PARAMETERS_PER_ELEMENT) {
+    plan->parameters = 0;
+  }
   if (plan->own.lines.form == AXN_FORM_WEIGHTED) plan->columns = axn_parameter_geometry(&axes);
   plan->bands = axn_bands_of(plan);
   if (!plan->strategy->running_statistics) return;
