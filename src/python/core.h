@@ -17,9 +17,6 @@ extern PyObject *core_argument_error; /* axisnorm.ArgumentError */
 /* Raises what a status of the library means; always returns null. */
 PyObject *core_raise(axn_status status, const axn_error *error);
 
-/* An int, or an ArgumentError that names the argument. */
-bool core_int(PyObject *object, const char *name, int *value);
-
 /* A type of elements. */
 struct element {
   const char *name; /* NumPy's */
@@ -73,6 +70,11 @@ bool view_is_dense(const struct view *view, const struct form *form, struct orde
 
 /* A new tuple of ints. */
 PyObject *core_tuple(int count, const int64_t *values);
+
+/* use_openmp(GOMP_parallel, omp_get_num_threads, omp_get_thread_num): the runtime, by addresses, on
+ * which core_parallel_for runs. */
+PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t count);
+void core_parallel_for(void *context, int threads, int64_t count, axn_task task, void *data);
 
 extern PyType_Spec core_plan_spec;
 

@@ -3,8 +3,6 @@
  * trust their addresses. */
 #include "core.h"
 
-#include <limits.h>
-
 PyObject *core_argument_error;
 static PyObject *core_error;
 
@@ -12,16 +10,6 @@ PyObject *core_raise(axn_status status, const axn_error *error) {
   if (status == AXN_ERROR_MEMORY) return PyErr_NoMemory();
   PyErr_SetString(core_argument_error, error->message);
   return NULL;
-}
-
-bool core_int(PyObject *object, const char *name, int *value) {
-  const long number = PyLong_AsLong(object);
-  const bool overflow = number == -1 && PyErr_Occurred() != NULL;
-  if (overflow && !PyErr_ExceptionMatches(PyExc_OverflowError)) return false;
-  *value = (int)number;
-  if (!overflow && number >= INT_MIN && number <= INT_MAX) return true;
-  PyErr_Format(core_argument_error, "%s: %S is out of range", name, object);
-  return false;
 }
 
 PyObject *core_tuple(int count, const int64_t *values) {
@@ -69,6 +57,7 @@ static PyObject *inspect(PyObject *module, PyObject *const *args, Py_ssize_t cou
 
 static PyMethodDef functions[] = {
     {"inspect", (PyCFunction)(void (*)(void))inspect, METH_FASTCALL, inspect_doc},
+    {"use_openmp", (PyCFunction)(void (*)(void))core_use_openmp, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {

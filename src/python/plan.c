@@ -27,8 +27,7 @@ union arguments {
 struct pass {
   int count;
   struct slot slots[SLOTS_MOST];
-  void (*start)(union arguments *arguments, const axn_plan_info *info, void *workspace,
-                int threads);
+  void (*start)(union arguments *arguments, const axn_plan_info *info, void *workspace);
   size_t workspace; /* offset of its size in the plan's description */
   axn_status (*run)(const axn_plan *plan, const union arguments *arguments, axn_error *error);
 };
@@ -99,16 +98,17 @@ static bool parse_shape(PyObject *shape, struct form *form, bool written_last) {
 
 static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   const char *norm;
-  int dtype, written_last, memory_last, per_element, unbiased;
+  int dtype, written_last, memory_last, per_element, unbiased, hosted;
   long long groups;
   PyObject *shape;
-  if (!PyArg_ParseTuple(args, "siO!ppLipddp:Plan", &norm, &dtype, &PyTuple_Type, &shape,
+  if (!PyArg_ParseTuple(args, "siO!ppLipddpip:Plan", &norm, &dtype, &PyTuple_Type, &shape,
                         &written_last, &memory_last, &groups, &desc->axis, &per_element,
-                        &desc->epsilon, &desc->momentum, &unbiased)) {
+                        &desc->epsilon, &desc->momentum, &unbiased, &desc->threads, &hosted)) {
     if (PyErr_ExceptionMatches(PyExc_OverflowError))
-      PyErr_SetString(core_argument_error, "groups, axis: a number out of range");
+      PyErr_SetString(core_argument_error, "groups, axis or threads: a number out of range");
     return false;
   }
+  if (hosted) desc->parallel_for = core_parallel_for;
   self->order = (struct order){written_last != 0, memory_last != 0};
   self->element = core_element((axn_dtype)dtype);
   if (self->element == NULL)
@@ -188,17 +188,15 @@ static bool check_view(const plan_object *self, const struct view *view, const s
 
 #define SLOT(type, name, kind, written)                                                            \
   { #name, offsetof(type, name), kind, written }
-#define START(type, field)                                                                         \
-  static void start_##field(union arguments *a, const axn_plan_info *info, void *workspace,        \
-                            int threads) {                                                         \
+#define START(field)                                                                               \
+  static void start_##field(union arguments *a, const axn_plan_info *info, void *workspace) {      \
     a->field = axn_##field##_init();                                                               \
     a->field.workspace = workspace;                                                                \
     a->field.workspace_size = info->field##_workspace;                                             \
-    a->field.threads = threads;                                                                    \
   }
-START(axn_training_args, training)
-START(axn_inference_args, inference)
-START(axn_backward_args, backward)
+START(training)
+START(inference)
+START(backward)
 
 static axn_status run_training(const axn_plan *plan, const union arguments *a, axn_error *error) {
   return axn_forward_training(plan, &a->training, error);
@@ -288,10 +286,8 @@ typedef bool (*taker)(const plan_object *, const struct pass *, PyObject *const 
 
 static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take,
                           PyObject *const *args, Py_ssize_t count) {
-  int threads;
-  if (count != pass->count + 1)
-    return PyErr_Format(PyExc_TypeError, "%d arguments are due", pass->count + 1);
-  if (!core_int(args[pass->count], "threads", &threads)) return NULL;
+  if (count != pass->count)
+    return PyErr_Format(PyExc_TypeError, "%d arguments are due", pass->count);
   size_t size;
   memcpy(&size, (const char *)&self->info + pass->workspace, sizeof size);
   void *workspace = size > 0 ? malloc(size) : NULL;
@@ -299,7 +295,7 @@ static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take
   struct run run = {.open = 0};
   axn_error error;
   axn_status status = AXN_OK;
-  pass->start(&run.arguments, &self->info, workspace, threads);
+  pass->start(&run.arguments, &self->info, workspace);
   const bool taken = take(self, pass, args, &run);
   if (taken) {
     Py_BEGIN_ALLOW_THREADS status = pass->run(self->plan, &run.arguments, &error);

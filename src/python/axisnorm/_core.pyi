@@ -8,6 +8,7 @@ class ArgumentError(Error, ValueError): ...
 
 _Allocation = tuple[str, tuple[int, ...], tuple[int, ...] | None]
 
+def use_openmp(parallel: int, num_threads: int, thread_num: int, /) -> None: ...
 def inspect(array: Any, name: str, written_last: bool, /) -> tuple[int, tuple[int, ...], bool]: ...
 
 class Plan:
@@ -16,31 +17,31 @@ class Plan:
     statistics: _Allocation
     def __new__(
         cls, norm: str, dtype: int, shape: tuple[int, ...], written_last: bool, memory_last: bool, groups: int,
-        axis: int, per_element: bool, epsilon: float, momentum: float, unbiased: bool, /,
+        axis: int, per_element: bool, epsilon: float, momentum: float, unbiased: bool, threads: int, hosted: bool, /,
     ) -> Plan: ...
     def training(
         self, x: Any, y: Any, scale: Any, shift: Any, mean: Any, rstd: Any, running_mean: Any,
-        running_variance: Any, batch_count: Any, threads: int, /,
+        running_variance: Any, batch_count: Any, /,
     ) -> None: ...
     def inference(
-        self, x: Any, y: Any, scale: Any, shift: Any, running_mean: Any, running_variance: Any, threads: int, /,
+        self, x: Any, y: Any, scale: Any, shift: Any, running_mean: Any, running_variance: Any, /,
     ) -> None: ...
     def backward(
         self, x: Any, grad_y: Any, scale: Any, mean: Any, rstd: Any, running_mean: Any, running_variance: Any,
-        grad_x: Any, grad_scale: Any, grad_shift: Any, threads: int, /,
+        grad_x: Any, grad_scale: Any, grad_shift: Any, /,
     ) -> None: ...
     # The same on addresses in place of arrays, which nothing checks.
     def training_at(
         self, x: int, y: int, scale: int | None, shift: int | None, mean: int | None,
         rstd: int | None, running_mean: int | None, running_variance: int | None,
-        batch_count: int | None, threads: int, /,
+        batch_count: int | None, /,
     ) -> None: ...
     def inference_at(
         self, x: int, y: int, scale: int | None, shift: int | None, running_mean: int | None,
-        running_variance: int | None, threads: int, /,
+        running_variance: int | None, /,
     ) -> None: ...
     def backward_at(
         self, x: int | None, grad_y: int, scale: int | None, mean: int | None, rstd: int | None,
         running_mean: int | None, running_variance: int | None, grad_x: int | None,
-        grad_scale: int | None, grad_shift: int | None, threads: int, /,
+        grad_scale: int | None, grad_shift: int | None, /,
     ) -> None: ...

@@ -74,26 +74,27 @@ def _shape(array: Array, name: str) -> tuple[int, ...]:
 
 def _make_plan(
     norm: str, x: Array, name: str, layout: str, *, groups: int = 1, axis: int = 1, per_element: bool = False,
-    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True,
+    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, threads: int = 0,
 ) -> Plan:
     written_last = _is_last(layout)
     dtype, shape, memory_last = _core.inspect(x, name, written_last)
     if momentum is None:
         momentum = _CUMULATIVE
     return plan_of(
-        norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum, unbiased
+        norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum, unbiased,
+        threads, False,
     )
 
 
 def _forward(
     plan: Plan, x: Array, scale: Array | None, shift: Array | None, running_mean: Array | None,
     running_variance: Array | None, batch_count: Array | None, training: bool, return_statistics: bool,
-    out: Any, threads: int,
+    out: Any,
 ) -> Any:
     """Runs the pass that was asked for, with results of its own where `out` has none."""
     if not (training or return_statistics):
         y = _allocate(plan.data) if out is None else out
-        plan.inference(x, y, scale, shift, running_mean, running_variance, threads)
+        plan.inference(x, y, scale, shift, running_mean, running_variance)
         return y
     mean = rstd = None
     if return_statistics and isinstance(out, tuple):
@@ -106,14 +107,14 @@ def _forward(
             raise ArgumentError("return_statistics: without training these are running_mean and running_variance")
         mean = _allocate(plan.statistics) if mean is None else mean
         rstd = _allocate(plan.statistics) if rstd is None else rstd
-    plan.training(x, y, scale, shift, mean, rstd, running_mean, running_variance, batch_count, threads)
+    plan.training(x, y, scale, shift, mean, rstd, running_mean, running_variance, batch_count)
     return (y, mean, rstd) if return_statistics else y
 
 
 def _backward(
     plan: Plan, grad_y: Array, x: Array | None, mean: Array | None, rstd: Array | None,
     scale: Array | None, running_mean: Array | None, running_variance: Array | None, output_mask: Any,
-    out: Any, threads: int,
+    out: Any,
 ) -> Gradients:
     """Allocates the gradients that are asked for and not given, and runs."""
     given = (None, None, None) if out is None else out
@@ -125,13 +126,12 @@ def _backward(
         (_allocate(form) if array is None else array) if want else None
         for want, array, form in zip(output_mask, given, forms)
     )
-    plan.backward(x, grad_y, scale, mean, rstd, running_mean, running_variance, grad_x, grad_scale, grad_shift,
-                  threads)
+    plan.backward(x, grad_y, scale, mean, rstd, running_mean, running_variance, grad_x, grad_scale, grad_shift)
     return Gradients(grad_x, grad_scale, grad_shift)
 
 def _layer_plan(
     x: Array, name: str, layout: str, axis: int, parameters: str | None, scale: Array | None,
-    epsilon: float = 1e-5,
+    threads: int, epsilon: float = 1e-5,
 ) -> Plan:
     """Layer normalization's plan; `axis` counts the axes of x as they are written."""
     written_last = _is_last(layout)
@@ -150,7 +150,7 @@ def _layer_plan(
         per_element, written_last = True, False
         dtype, shape, memory_last = _core.inspect(x, name, written_last)
     return plan_of(
-        "layer", dtype, shape, written_last, memory_last, 1, axis, per_element, epsilon, 0.1, True
+        "layer", dtype, shape, written_last, memory_last, 1, axis, per_element, epsilon, 0.1, True, threads, False
     )
 
 
@@ -196,9 +196,10 @@ def batch_norm(
     Returns:
         y like x, or (y, mean [C], rstd [C]) with rstd = 1 / sqrt(variance + epsilon).
     """
-    plan = _make_plan("batch", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased)
+    plan = _make_plan("batch", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased,
+                      threads=threads)
     return _forward(plan, x, scale, shift, running_mean, running_variance, batch_count, training,
-                    return_statistics, out, threads)
+                    return_statistics, out)
 
 
 def batch_norm_backward(
@@ -225,8 +226,8 @@ def batch_norm_backward(
     Returns:
         Gradients(grad_x like x, grad_scale [C], grad_shift [C]).
     """
-    plan = _make_plan("batch", grad_y, "grad_y", layout, epsilon=epsilon)
-    return _backward(plan, grad_y, x, mean, rstd, scale, running_mean, running_variance, output_mask, out, threads)
+    plan = _make_plan("batch", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads)
+    return _backward(plan, grad_y, x, mean, rstd, scale, running_mean, running_variance, output_mask, out)
 
 
 @overload
@@ -259,9 +260,10 @@ def instance_norm(
     Returns:
         y like x, or (y, mean [N, C], rstd [N, C]).
     """
-    plan = _make_plan("instance", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased)
+    plan = _make_plan("instance", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased,
+                      threads=threads)
     return _forward(plan, x, scale, shift, running_mean, running_variance, batch_count, training,
-                    return_statistics, out, threads)
+                    return_statistics, out)
 
 
 def instance_norm_backward(
@@ -272,8 +274,8 @@ def instance_norm_backward(
     out: Three | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `instance_norm`: as `batch_norm_backward`, with mean and rstd [N, C]."""
-    plan = _make_plan("instance", grad_y, "grad_y", layout, epsilon=epsilon)
-    return _backward(plan, grad_y, x, mean, rstd, scale, running_mean, running_variance, output_mask, out, threads)
+    plan = _make_plan("instance", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads)
+    return _backward(plan, grad_y, x, mean, rstd, scale, running_mean, running_variance, output_mask, out)
 
 
 @overload
@@ -308,8 +310,8 @@ def layer_norm(
     Returns:
         y like x, or (y, mean x.shape[:axis], rstd x.shape[:axis]).
     """
-    plan = _layer_plan(x, "x", layout, axis, parameters, shift if scale is None else scale, epsilon)
-    return _forward(plan, x, scale, shift, None, None, None, False, return_statistics, out, threads)
+    plan = _layer_plan(x, "x", layout, axis, parameters, shift if scale is None else scale, threads, epsilon)
+    return _forward(plan, x, scale, shift, None, None, None, False, return_statistics, out)
 
 
 def layer_norm_backward(
@@ -323,8 +325,8 @@ def layer_norm_backward(
     As `batch_norm_backward`, with mean and rstd x.shape[:axis], and the gradients of scale and shift in the
     shape of these: x.shape[axis:] where scale is None and parameters is not "per_channel".
     """
-    plan = _layer_plan(grad_y, "grad_y", layout, axis, parameters, scale)
-    return _backward(plan, grad_y, x, mean, rstd, scale, None, None, output_mask, out, threads)
+    plan = _layer_plan(grad_y, "grad_y", layout, axis, parameters, scale, threads)
+    return _backward(plan, grad_y, x, mean, rstd, scale, None, None, output_mask, out)
 
 
 @overload
@@ -354,8 +356,8 @@ def group_norm(
     Returns:
         y like x, or (y, mean [N, groups], rstd [N, groups]).
     """
-    plan = _make_plan("group", x, "x", layout, groups=groups, epsilon=epsilon)
-    return _forward(plan, x, scale, shift, None, None, None, False, return_statistics, out, threads)
+    plan = _make_plan("group", x, "x", layout, threads=threads, groups=groups, epsilon=epsilon)
+    return _forward(plan, x, scale, shift, None, None, None, False, return_statistics, out)
 
 
 def group_norm_backward(
@@ -364,5 +366,5 @@ def group_norm_backward(
     out: Three | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `group_norm`: as `batch_norm_backward`, with mean and rstd [N, groups]."""
-    plan = _make_plan("group", grad_y, "grad_y", layout, groups=groups)
-    return _backward(plan, grad_y, x, mean, rstd, scale, None, None, output_mask, out, threads)
+    plan = _make_plan("group", grad_y, "grad_y", layout, threads=threads, groups=groups)
+    return _backward(plan, grad_y, x, mean, rstd, scale, None, None, output_mask, out)
