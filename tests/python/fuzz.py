@@ -65,7 +65,8 @@ def value_of(draw, name, shape):
         "training": [True, False], "epsilon": [1e-5, 1e-3, 1e308], "momentum": [0.1, 0, 1, None],
         "unbiased": [True, False], "batch_count": [None, numpy.zeros(1, "int64"), numpy.zeros((), "int64")],
         "layout": ["nchw", "nhwc"], "return_statistics": [True, False], "threads": [0, 1, 2, 5],
-        "axis": [0, 1, 2, 3, -1, -2, -9], "groups": [1, 2, 3, 4], "parameters": [None, "per_channel", "per_element"],
+        "axis": [0, 1, 2, 3, -1, -2, -9], "groups": [1, 2, 3, 4],
+        "parameters": [None, "per_channel", "per_element"],
         "output_mask": [(True, True, True), (False, True, False), (True, False, False), (False,) * 3],
     }
     if name == "out":
@@ -82,8 +83,8 @@ def call(draw):
     names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
     due = ("x", "grad_y", "groups", "mean", "rstd")
     keywords = {name: value_of(draw, name, shape) for name in names if name in due or draw.random() < 0.5}
-    fixed = [value for name, value in keywords.items()
-             if isinstance(value, numpy.ndarray) and name in ("x", "grad_y", "scale", "shift", "mean", "rstd")]
+    inputs = ("x", "grad_y", "scale", "shift", "mean", "rstd")
+    fixed = [keywords[name] for name in inputs if isinstance(keywords.get(name), numpy.ndarray)]
     before = [value.tobytes() for value in fixed]
     try:
         function(**keywords)

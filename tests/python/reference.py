@@ -23,7 +23,8 @@ class Element(NamedTuple):
 
 
 def _element(data, other):
-    return Element(numpy.dtype(data), numpy.dtype(other), numpy.dtype(other), float(ml_dtypes.finfo(data).eps))
+    ulp = float(ml_dtypes.finfo(data).eps)
+    return Element(numpy.dtype(data), numpy.dtype(other), numpy.dtype(other), ulp)
 
 
 def _is_known(element):

@@ -103,8 +103,11 @@ def test_bfloat16_is_seen_without_a_copy():
 
 
 VIEWS = {
-    "sliced": lambda x: x[:, ::2], "reversed": lambda x: x[:, ::-1], "transposed": lambda x: x.transpose(0, 3, 2, 1),
-    "cropped": lambda x: x[..., 1:], "broadcast": lambda x: numpy.broadcast_to(x[:1], x.shape),
+    "sliced": lambda x: x[:, ::2],
+    "reversed": lambda x: x[:, ::-1],
+    "transposed": lambda x: x.transpose(0, 3, 2, 1),
+    "cropped": lambda x: x[..., 1:],
+    "broadcast": lambda x: numpy.broadcast_to(x[:1], x.shape),
 }
 
 
@@ -179,7 +182,8 @@ def test_numbers():
             return_statistics=True)
     refused("out: 2 arrays", axisnorm.layer_norm, x, out=(x, x), return_statistics=True)
     refused("output_mask: three entries", axisnorm.layer_norm_backward, x, x, None, None, output_mask=(True,))
-    refused("out: three entries", axisnorm.layer_norm_backward, x, x, None, None, out=numpy.ones((3, 6), "float32"))
+    refused("out: three entries", axisnorm.layer_norm_backward, x, x, None, None,
+            out=numpy.ones((3, 6), "float32"))
     refused("mean, rstd", axisnorm.layer_norm_backward, x, x, None, None)
     refused("running_mean", axisnorm.batch_norm, x)
 
@@ -187,8 +191,8 @@ def test_numbers():
 def test_nothing_is_written_after_an_error():
     x, y = numpy.ones((4, 3), "float32"), numpy.zeros((4, 3), "float32")
     mean = numpy.zeros(3, "float32")
-    refused("batch_count", axisnorm.batch_norm, x, running_mean=mean, running_variance=mean + 1, training=True,
-            momentum=None, out=y)
+    refused("batch_count", axisnorm.batch_norm, x, running_mean=mean, running_variance=mean + 1,
+            training=True, momentum=None, out=y)
     assert not y.any() and not mean.any()
 
 

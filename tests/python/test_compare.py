@@ -24,8 +24,8 @@ def test_agrees_with_the_command(tmp_path, random):
     x = random.normal(size=(8, 4, 3, 3)).astype("float32")
     numpy.save(tmp_path / "x.npy", x)
     rows = axisnorm.compare(x, batch=[1, 4], norms=["batch", "group"], groups=2, seed=3, threads=1)
-    due = command("--input", str(tmp_path / "x.npy"), "--batch", "1,4", "--norms", "batch,group", "--groups", "2",
-                  "--seed", "3", "--threads", "1")
+    due = command("--input", str(tmp_path / "x.npy"), "--batch", "1,4", "--norms", "batch,group", "--groups",
+                  "2", "--seed", "3", "--threads", "1")
     assert [list(row) for row in rows] == [list(row) for row in due]
     assert without_times(rows) == without_times(due)
     assert all(row["forward_seconds"] > 0 for row in rows)

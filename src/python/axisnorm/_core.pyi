@@ -16,8 +16,9 @@ class Plan:
     parameters: _Allocation
     statistics: _Allocation
     def __new__(
-        cls, norm: str, dtype: int, shape: tuple[int, ...], written_last: bool, memory_last: bool, groups: int,
-        axis: int, per_element: bool, epsilon: float, momentum: float, unbiased: bool, threads: int, hosted: bool, /,
+        cls, norm: str, dtype: int, shape: tuple[int, ...], written_last: bool, memory_last: bool,
+        groups: int, axis: int, per_element: bool, epsilon: float, momentum: float, unbiased: bool,
+        threads: int, hosted: bool, /,
     ) -> Plan: ...
     def training(
         self, x: Any, y: Any, scale: Any, shift: Any, mean: Any, rstd: Any, running_mean: Any,
@@ -31,17 +32,6 @@ class Plan:
         grad_x: Any, grad_scale: Any, grad_shift: Any, /,
     ) -> None: ...
     # The same on addresses in place of arrays, which nothing checks.
-    def training_at(
-        self, x: int, y: int, scale: int | None, shift: int | None, mean: int | None,
-        rstd: int | None, running_mean: int | None, running_variance: int | None,
-        batch_count: int | None, /,
-    ) -> None: ...
-    def inference_at(
-        self, x: int, y: int, scale: int | None, shift: int | None, running_mean: int | None,
-        running_variance: int | None, /,
-    ) -> None: ...
-    def backward_at(
-        self, x: int | None, grad_y: int, scale: int | None, mean: int | None, rstd: int | None,
-        running_mean: int | None, running_variance: int | None, grad_x: int | None,
-        grad_scale: int | None, grad_shift: int | None, /,
-    ) -> None: ...
+    def training_at(self, *addresses: int | None) -> None: ...
+    def inference_at(self, *addresses: int | None) -> None: ...
+    def backward_at(self, *addresses: int | None) -> None: ...

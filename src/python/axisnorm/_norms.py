@@ -104,7 +104,7 @@ def _forward(
     y = _allocate(plan.data) if out is None else out
     if return_statistics:
         if not training and (running_mean is not None or running_variance is not None):
-            raise ArgumentError("return_statistics: without training these are running_mean and running_variance")
+            raise ArgumentError("return_statistics: without training these are the running statistics")
         mean = _allocate(plan.statistics) if mean is None else mean
         rstd = _allocate(plan.statistics) if rstd is None else rstd
     plan.training(x, y, scale, shift, mean, rstd, running_mean, running_variance, batch_count)
@@ -126,7 +126,8 @@ def _backward(
         (_allocate(form) if array is None else array) if want else None
         for want, array, form in zip(output_mask, given, forms)
     )
-    plan.backward(x, grad_y, scale, mean, rstd, running_mean, running_variance, grad_x, grad_scale, grad_shift)
+    plan.backward(x, grad_y, scale, mean, rstd, running_mean, running_variance, grad_x, grad_scale,
+                  grad_shift)
     return Gradients(grad_x, grad_scale, grad_shift)
 
 def _layer_plan(
@@ -150,7 +151,8 @@ def _layer_plan(
         per_element, written_last = True, False
         dtype, shape, memory_last = _core.inspect(x, name, written_last)
     return plan_of(
-        "layer", dtype, shape, written_last, memory_last, 1, axis, per_element, epsilon, 0.1, True, threads, False
+        "layer", dtype, shape, written_last, memory_last, 1, axis, per_element, epsilon, 0.1, True,
+        threads, False,
     )
 
 
@@ -167,7 +169,8 @@ def batch_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
     running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
     momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
-    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ..., threads: int = ...,
+    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
+    threads: int = ...,
 ) -> NDArray[Any]: ...
 def batch_norm(
     x: Array, scale: Array | None = None, shift: Array | None = None,
@@ -242,7 +245,8 @@ def instance_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
     running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
     momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
-    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ..., threads: int = ...,
+    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
+    threads: int = ...,
 ) -> NDArray[Any]: ...
 def instance_norm(
     x: Array, scale: Array | None = None, shift: Array | None = None,
@@ -337,7 +341,8 @@ def group_norm(
 @overload
 def group_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., *, groups: int, epsilon: float = ...,
-    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ..., threads: int = ...,
+    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
+    threads: int = ...,
 ) -> NDArray[Any]: ...
 def group_norm(
     x: Array, scale: Array | None = None, shift: Array | None = None, *, groups: int,
