@@ -63,7 +63,8 @@ def test_dlpack_refusals():
     refused(r"x: on a device of DLPack type 2", axisnorm.layer_norm, OnlyDLPack(x, device=(2, 0)))
     refused(r"x: elements of DLPack type 1 with 8 bits", axisnorm.layer_norm, OnlyDLPack(x.astype("uint8")))
     x.flags.writeable = False
-    refused("y: read-only", axisnorm.layer_norm, numpy.ones((2, 4), "float32"), out=OnlyDLPack(x))
+    if numpy.lib.NumpyVersion(numpy.__version__) >= "2.1.0":  # before, DLPack could not say so
+        refused("y: read-only", axisnorm.layer_norm, numpy.ones((2, 4), "float32"), out=OnlyDLPack(x))
 
 
 def test_other_buffers(random):
