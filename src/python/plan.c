@@ -114,6 +114,7 @@ static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   if (self->element == NULL)
     return PyErr_Format(core_argument_error, "dtype: %d is none", dtype), false;
   desc->dtype = (axn_dtype)dtype;
+  desc->parameter_dtype = self->element->parameters;
   desc->layout = memory_last ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST;
   desc->groups = groups;
   desc->parameters = per_element ? AXN_PARAMETERS_PER_ELEMENT : AXN_PARAMETERS_PER_CHANNEL;

@@ -9,9 +9,9 @@
  * and so are their parameters. */
 static const struct element elements[] = {
     {"float32", AXN_FLOAT32, "f", kDLFloat, 32, AXN_FLOAT32, AXN_FLOAT32},
-    {"float64", (axn_dtype)2, "d", kDLFloat, 64, (axn_dtype)2, (axn_dtype)2},
-    {"bfloat16", (axn_dtype)3, "", kDLBfloat, 16, AXN_FLOAT32, AXN_FLOAT32},
-    {"float16", (axn_dtype)4, "e", kDLFloat, 16, AXN_FLOAT32, AXN_FLOAT32},
+    {"float64", AXN_FLOAT64, "d", kDLFloat, 64, AXN_FLOAT64, AXN_FLOAT64},
+    {"bfloat16", AXN_BFLOAT16, "", kDLBfloat, 16, AXN_FLOAT32, AXN_FLOAT32},
+    {"float16", AXN_FLOAT16, "e", kDLFloat, 16, AXN_FLOAT32, AXN_FLOAT32},
 };
 enum { ELEMENTS = sizeof elements / sizeof elements[0] };
 
@@ -91,7 +91,7 @@ static bool open_unnamed(struct view *view, PyObject *array, const char *name) {
   bool opened = false;
   if (text != NULL && strcmp(text, "bfloat16") == 0) {
     PyObject *integers = PyObject_CallMethod(array, "view", "s", "uint16");
-    view->element = core_element((axn_dtype)3);
+    view->element = core_element(AXN_BFLOAT16);
     opened = integers != NULL && open_buffer(view, integers, name);
     Py_XDECREF(integers);
   } else {
