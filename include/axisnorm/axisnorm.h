@@ -455,7 +455,7 @@ typedef struct axn_backward_args {
   void *workspace;
   size_t workspace_size;
   int threads;
-  const void *shift;    /* with an activation, else ignored: what forward was given, or null */
+  const void *shift;    /* with an activation, else not read: what forward was given, or null */
   const void *residual; /* likewise */
   void *grad_residual;  /* optional output, only with an activation (without one it is grad_y): the
                            gradient by z, also where residual is null */
