@@ -226,6 +226,21 @@ Test(plan_arguments, ghost_batch) {
     check_accepted(&desc);
   }
 }
+/* Where N itself is normalized, an empty batch has no elements that a parameter could belong to. */
+Test(plan_arguments, no_samples_no_parameters) {
+  axn_desc desc = good(AXN_LAYER_NORM);
+  desc.shape[0] = 0;
+  desc.axis = 0;
+  desc.parameters = AXN_PARAMETERS_PER_ELEMENT;
+  axn_plan *plan;
+  cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+  axn_plan_info info = axn_plan_info_init();
+  cr_expect(axn_plan_describe(plan, &info, NULL) == AXN_OK);
+  cr_expect(info.parameters == 0, "%d parameters", (int)info.parameters);
+  axn_plan_destroy(plan);
+}
+
+/* ---- groups, axis ---- */
 
 Test(plan_arguments, groups) {
   const int64_t wrong[] = {0, -1, -3, 4, 5, 7, 12, INT64_MAX, INT64_MIN};

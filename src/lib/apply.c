@@ -19,7 +19,7 @@ static void find_factors(const axn_apply_run *run, const axn_place *unit,
                          const axn_apply_statistics *statistics, int64_t first, int64_t lines,
                          int64_t parameter, line_factors *factors) {
   const axn_nest *nest = &run->geometry->lines;
-  const bool weighted = nest->form == AXN_FORM_WEIGHTED;
+  const bool weighted = nest->weighted;
   /* Lines of float64 find their own. */
   if (run->plan->doubles) {
     factors->wide = true;
@@ -85,6 +85,7 @@ static void apply_line_by_line(const axn_apply_run *run, const apply_step *step,
                                  .row_stride = nest->row.tensor,
                                  .scale = axn_input_at(run->scale, parameter, real),
                                  .shift = axn_input_at(run->shift, parameter, real),
+                                 .parameter_row = nest->row.parameter,
                                  .parameter_column = nest->length.parameter,
                                  .mean = mean,
                                  .rstd = rstd,
@@ -105,7 +106,8 @@ static void apply_block(const axn_apply_run *run, const apply_step *step, int64_
                            .offset = step->factors->offset,
                            .ending = axn_ending_at(&run->ending, start, size),
                            .streams = run->streams};
-  if (nest->form == AXN_FORM_WEIGHTED) {
+  if (nest->weighted) {
+    block.parameter_stride = nest->row.parameter;
     const int64_t parameter =
         step->unit->parameter + step->at.parameter + axn_line_parameter(nest, step->first);
     block.scale = axn_parameters_at(run->scale, parameter);

@@ -12,7 +12,7 @@
 /* ---- workspace ---- */
 
 static int64_t segment_doubles(const axn_geometry *geometry) {
-  if (geometry->lines.form == AXN_FORM_WEIGHTED) return 0;
+  if (geometry->lines.weighted) return 0;
   return geometry->partition.units * geometry->lines.segments * axn_unit_lines(geometry);
 }
 
@@ -48,7 +48,7 @@ static void find_values(const axn_backward_run *run, const axn_place *unit,
                         int64_t parameter, axn_line_values *values) {
   const axn_nest *nest = &run->geometry->lines;
   const axn_gradient_sums means = axn_means_of(run, unit);
-  const bool weighted = nest->form == AXN_FORM_WEIGHTED;
+  const bool weighted = nest->weighted;
   const axn_gradient_factors_block block = {
       .map = axn_line_map_of(nest, first, lines),
       .mean = statistics->mean,
@@ -89,6 +89,7 @@ static axn_wide_block widen_with_scale(const axn_backward_run *run, const axn_ba
   wide.out = axn_output_at(block->grad_x, axn_line_offset(nest, line), run->plan->element_size);
   wide.scale = axn_input_at(run->scale, axn_step_parameter(run, step, line),
                             axn_real_size(run->plan->doubles));
+  wide.parameter_row = nest->row.parameter;
   wide.parameter_column = nest->length.parameter;
   return wide;
 }
@@ -219,7 +220,7 @@ static void run_backward(axn_backward_run *run) {
   run->streams = axn_streams_output(run->plan, 3, run->grad_x == run->grad_y);
   const axn_partition *partition = &geometry->partition;
   const bool parameters = run->grad_scale != NULL || run->grad_shift != NULL;
-  const bool own_pass = parameters && geometry->lines.form == AXN_FORM_WEIGHTED;
+  const bool own_pass = parameters && geometry->lines.weighted;
   if (own_pass && run->plan->bands > 0) {
     axn_backward_in_bands(run);
     return;
@@ -234,7 +235,11 @@ static void run_backward(axn_backward_run *run) {
     axn_sum_all_gradients(run);
   }
   if (own_pass) {
-    axn_parameters_down_columns(run);
+    if (geometry->lines.form == AXN_FORM_WEIGHTED) {
+      axn_parameters_down_columns(run);
+    } else {
+      axn_parameters_along_rows(run);
+    }
   } else if (parameters) {
     axn_parameters_from_segments(run);
   }

@@ -126,6 +126,9 @@ void axn_parameters_from_segments(const axn_backward_run *run);
 /* or down the columns, where parameters change along the columns of one statistic. */
 void axn_parameters_down_columns(axn_backward_run *run);
 
+/* or along the rows, where they change from row to row of columns. */
+void axn_parameters_along_rows(axn_backward_run *run);
+
 /* Rows that have a statistic each and share their parameters, one per column. */
 typedef struct axn_parameter_rows {
   int64_t tensor, cell; /* of the first */

@@ -2,6 +2,7 @@
 /* Backward: gradients of scale and shift. */
 #include "backward.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "kernels/range.h"
@@ -130,7 +131,7 @@ void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_row
 /* The parameters of one unit of theirs. */
 static void sum_parameters(const axn_backward_run *run, const axn_place *unit, double *scale,
                            double *shift) {
-  const axn_nest *nest = &run->plan->columns.lines;
+  const axn_nest *nest = &run->plan->by_parameter.lines;
   for (int64_t b = 0; b < nest->blocks; b++) {
     const axn_block at = axn_block_at(nest, b);
     const axn_parameter_rows rows = {.tensor = unit->tensor + at.tensor,
@@ -146,7 +147,7 @@ static void sum_parameters(const axn_backward_run *run, const axn_place *unit, d
 static void parameters_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   for (int64_t u = begin; u < end; u++) {
-    const axn_place unit = axn_unit_at(&run->plan->columns.partition, u);
+    const axn_place unit = axn_unit_at(&run->plan->by_parameter.partition, u);
     double scale[AXN_MOST_LINES] = {0}, shift[AXN_MOST_LINES] = {0};
     sum_parameters(run, &unit, scale, shift);
     axn_write_parameters(run, unit.cell, unit.cells, scale, shift);
@@ -154,5 +155,90 @@ static void parameters_task(void *data, int64_t begin, int64_t end) {
 }
 
 void axn_parameters_down_columns(axn_backward_run *run) {
-  axn_run(&run->runner, run->plan->columns.partition.units, parameters_task, run);
+  axn_run(&run->runner, run->plan->by_parameter.partition.units, parameters_task, run);
+}
+
+/* ---- along rows whose elements have a statistic each ---- */
+
+/* Statistics of a block, as floats; `wide`: float32 has no room for some. */
+typedef struct run_statistics {
+  AXN_LINES_OF_CACHE float mean[AXN_STATISTICS_VALUES];
+  AXN_LINES_OF_CACHE float rstd[AXN_STATISTICS_VALUES];
+  AXN_LINES_OF_CACHE float centre[AXN_STATISTICS_VALUES];
+  bool wide;
+} run_statistics;
+
+static double mean_at(const axn_backward_run *run, int64_t cell) {
+  return run->mean != NULL ? axn_real_at(run->mean, cell, run->plan->doubles) : 0;
+}
+
+static void read_run_statistics(const axn_backward_run *run, int64_t cell, int64_t count,
+                                run_statistics *statistics) {
+  int64_t wide = run->plan->doubles;
+  for (int64_t i = 0; i < count; i++) {
+    const double mean = mean_at(run, cell + i);
+    const double rstd = axn_real_at(run->rstd, cell + i, run->plan->doubles);
+    statistics->mean[i] = (float)mean;
+    statistics->rstd[i] = (float)rstd;
+    statistics->centre[i] = (float)run->means.centred[cell + i];
+    wide |= axn_needs_wide(mean, rstd);
+  }
+  statistics->wide = wide != 0;
+}
+
+/* A block in float64, which float32 has no room for. */
+static void add_run_exactly(const axn_backward_run *run, int64_t tensor, int64_t cell,
+                            int64_t count, double *scale, double *shift) {
+  for (int64_t i = 0; i < count; i++) {
+    const double x = run->plan->wide->load(run->x, tensor + i);
+    const double g = run->plan->wide->load(run->grad_y, tensor + i);
+    const double rstd = axn_real_at(run->rstd, cell + i, run->plan->doubles);
+    *scale += g * ((x - mean_at(run, cell + i)) * rstd - run->means.centred[cell + i]);
+    *shift += g;
+  }
+}
+
+static void add_run(const axn_backward_run *run, int64_t tensor, int64_t cell, int64_t count,
+                    double *scale, double *shift) {
+  run_statistics statistics;
+  double product = 0, gradient = 0;
+  read_run_statistics(run, cell, count, &statistics);
+  if (!statistics.wide) {
+    const axn_parameter_run part = {.x = axn_input_at(run->x, tensor, run->plan->element_size),
+                                    .grad_y =
+                                        axn_input_at(run->grad_y, tensor, run->plan->element_size),
+                                    .length = count,
+                                    .mean = statistics.mean,
+                                    .rstd = statistics.rstd,
+                                    .centre = statistics.centre};
+    run->plan->kernels->parameters_of_run(&part, &product, &gradient);
+  }
+  /* Few terms in float may overflow where their sum does not; one that did not keeps its bits. */
+  if (statistics.wide || !isfinite(product) || !isfinite(gradient)) {
+    double exact_product = 0, exact_gradient = 0;
+    add_run_exactly(run, tensor, cell, count, &exact_product, &exact_gradient);
+    if (statistics.wide || !isfinite(product)) product = exact_product;
+    if (statistics.wide || !isfinite(gradient)) gradient = exact_gradient;
+  }
+  *scale += product;
+  *shift += gradient;
+}
+
+static void parameters_along_rows_task(void *data, int64_t begin, int64_t end) {
+  const axn_backward_run *run = data;
+  const axn_geometry *geometry = &run->plan->by_parameter;
+  for (int64_t p = begin; p < end; p++) {
+    const axn_place unit = axn_unit_at(&geometry->partition, p);
+    double scale = 0, shift = 0;
+    for (int64_t b = 0; b < geometry->lines.blocks; b++) {
+      const axn_block at = axn_block_at(&geometry->lines, b);
+      add_run(run, unit.tensor + at.tensor, unit.parameter + at.parameter, at.length, &scale,
+              &shift);
+    }
+    axn_write_parameters(run, unit.cell, 1, &scale, &shift);
+  }
+}
+
+void axn_parameters_along_rows(axn_backward_run *run) {
+  axn_run(&run->runner, run->plan->by_parameter.partition.units, parameters_along_rows_task, run);
 }

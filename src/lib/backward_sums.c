@@ -54,13 +54,14 @@ axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
   const axn_nest *nest = &run->geometry->lines;
   const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
   const axn_line_values *values = step->values;
-  const bool weighted = nest->form == AXN_FORM_WEIGHTED;
+  const bool weighted = nest->weighted;
   return (axn_gradient_block){
       .x = axn_input_at(run->x, start, run->plan->element_size),
       .grad_y = axn_input_at(run->grad_y, start, run->plan->element_size),
       .span = axn_span_of(nest, &step->at, step->lines),
       .mean = values->mean,
       .rstd = values->rstd,
+      .parameter_stride = nest->row.parameter,
       .scale = weighted && !run->plan->doubles
                    ? axn_parameters_at(run->scale, axn_step_parameter(run, step, 0))
                    : NULL,
@@ -95,9 +96,10 @@ static void mend_lines(const axn_backward_run *run, const axn_backward_step *ste
     const bool replace = axn_is_wide(run, step->statistics, cell);
     if (!replace && isfinite(sums.centred[i] + sums.gradient[i] + sums.product[i])) continue;
     axn_wide_block wide = axn_widen(run, step, block, i);
-    if (nest->form == AXN_FORM_WEIGHTED) {
+    if (nest->weighted) {
       wide.scale = axn_input_at(run->scale, axn_step_parameter(run, step, i),
                                 axn_real_size(run->plan->doubles));
+      wide.parameter_row = nest->row.parameter;
       wide.parameter_column = nest->length.parameter;
     }
     double centred, gradient, product;
@@ -142,7 +144,7 @@ static void start_unit(const axn_backward_run *run, const axn_place *unit, int64
   clear_doubles(total.centred, unit->cells);
   clear_doubles(total.gradient, unit->cells);
   clear_doubles(total.product, unit->cells);
-  if (run->geometry->lines.form == AXN_FORM_WEIGHTED) return;
+  if (run->geometry->lines.weighted) return;
   const int64_t start = axn_segment_at(run, unit_index, 0);
   const int64_t count = axn_segment_at(run, unit_index + 1, 0) - start;
   clear_doubles(run->segment_scale + start, count);
@@ -178,7 +180,7 @@ static axn_gradient_sums sums_from(axn_gradient_sums sums, int64_t at) {
 /* The scales of some lines, `stride` apart; 1 where there is none, or where it is in the sums already. */
 static void read_scales(const axn_backward_run *run, int64_t parameter, int64_t stride,
                         int64_t lines, double *scales) {
-  const bool none = run->scale == NULL || run->geometry->lines.form == AXN_FORM_WEIGHTED;
+  const bool none = run->scale == NULL || run->geometry->lines.weighted;
   for (int64_t i = 0; i < lines; i++) {
     scales[i] = none ? 1 : axn_real_at(run->scale, parameter + i * stride, run->plan->doubles);
   }
@@ -208,7 +210,7 @@ static void add_to_cells(const axn_backward_run *run, const axn_backward_step *s
 static void add_block(const axn_backward_run *run, const axn_backward_step *step,
                       int64_t unit_index, axn_gradient_sums sums) {
   add_to_cells(run, step, sums);
-  if (run->geometry->lines.form == AXN_FORM_WEIGHTED) return;
+  if (run->geometry->lines.weighted) return;
   const int64_t start = axn_segment_at(run, unit_index, step->at.segment) + step->first;
   for (int64_t i = 0; i < step->lines; i++) {
     run->segment_scale[start + i] += sums.product[i];
@@ -229,7 +231,7 @@ static void finish_unit(const axn_backward_run *run, const axn_place *unit, int6
     gradient[j] = run->second_moment ? 0 : gradient[j] * share;
     product[j] = product[j] * share - centred[j] * gradient[j];
   }
-  if (nest->form == AXN_FORM_WEIGHTED) return;
+  if (nest->weighted) return;
   for (int64_t s = 0; s < nest->segments; s++) {
     const int64_t start = axn_segment_at(run, unit_index, s);
     double *scale = run->segment_scale + start;

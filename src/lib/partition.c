@@ -194,14 +194,20 @@ static axn_nest columns_of(axn_axis_list reduced, const axn_axis *inner, const a
       nest.fold = inner->extent;
     }
   }
-  const int row = find_reduced(&reduced, false);
-  if (row >= 0) nest.row = take(&reduced, row);
+  const int row = find_reduced(&reduced, false), weighted = find_reduced(&reduced, true);
+  if (row >= 0) {
+    nest.row = take(&reduced, row);
+  } else if (weighted >= 0 && inner->cell != 0 && inner->parameter == 0) {
+    nest.row = take(&reduced, weighted);
+    nest.weighted = true;
+  }
   nest.outer = reduced;
   return nest;
 }
 
 static axn_nest rows_of(axn_axis_list reduced, axn_form form, const axn_axis *unit) {
   axn_nest nest = {.form = form,
+                   .weighted = form == AXN_FORM_WEIGHTED,
                    .fold = 1,
                    .lines_per_cell = 1,
                    .line_tensor = unit->tensor,
@@ -361,12 +367,18 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
   return geometry;
 }
 
-axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
+/* Cells and parameters in each other's place. */
+static axn_axis_list swapped(const axn_axis_list *axes) {
   axn_axis_list list = *axes;
   for (int i = 0; i < list.count; i++) {
     list.axis[i].cell = axes->axis[i].parameter;
     list.axis[i].parameter = axes->axis[i].cell;
   }
+  return list;
+}
+
+axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
+  const axn_axis_list list = swapped(axes);
   axn_geometry geometry = {.partition = partition_of(&list)};
   axn_partition *partition = &geometry.partition;
   axn_nest *nest = &geometry.lines;
@@ -375,6 +387,19 @@ axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
   nest->outer = reduced_of(&partition->axes);
   if (nest->outer.count > 0) nest->row = nest->outer.axis[--nest->outer.count];
   cut(nest, partition->unit_cells, AXN_BLOCK_VALUES);
+  return geometry;
+}
+
+axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes) {
+  const axn_axis_list list = swapped(axes);
+  axn_geometry geometry = {.partition = partition_of(&list)};
+  axn_partition *partition = &geometry.partition;
+  axn_nest *nest = &geometry.lines;
+  set_unit_cells(partition, 1);
+  *nest = (axn_nest){.form = AXN_FORM_ROWS, .fold = 1, .lines_per_cell = 1, .row = {.extent = 1}};
+  nest->outer = reduced_of(&partition->axes);
+  nest->length = nest->outer.axis[--nest->outer.count];
+  cut(nest, 1, AXN_STATISTICS_VALUES);
   return geometry;
 }
 

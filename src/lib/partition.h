@@ -29,6 +29,8 @@ enum {
   AXN_LINES_VALUES = 32768,
   /* Column family: rows of a block, at most. */
   AXN_BLOCK_ROWS = 256,
+  /* Where statistics change along a row: of a block. */
+  AXN_STATISTICS_VALUES = 1024,
   /* Rows no longer than the first, of which a statistic has no fewer than the second, are folded. */
   AXN_FOLDED_ROW = 64,
   AXN_FOLDED_ROWS = 16
@@ -58,7 +60,8 @@ typedef enum axn_form {
 /* How the elements of a unit are walked. */
 typedef struct axn_nest {
   axn_form form;
-  int64_t fold;           /* neighbouring columns that make one line; 1 in the other forms */
+  bool weighted; /* parameters meet elements, not lines: each of a line has its own, or each row */
+  int64_t fold;  /* neighbouring columns that make one line; 1 in the other forms */
   int64_t lines_per_cell; /* lines of a cell that differ in their parameter */
   int64_t line_tensor;    /* stride from line to line, in the tensor */
   int64_t cell_parameter; /* stride of a line's parameter from cell to cell, */
@@ -116,6 +119,10 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
 /* Cells and parameters in each other's place: cells are parameters, one per column, and what was a
  * cell is the parameter of a row. For lists whose innermost axis has parameters. */
 axn_geometry axn_parameter_geometry(const axn_axis_list *axes);
+
+/* The same for lists whose innermost axis has none: cells are parameters, and their lines runs of memory along
+ * which what was a cell changes from element to element. */
+axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes);
 
 /* Unit `index` of the partition. */
 axn_place axn_unit_at(const axn_partition *partition, int64_t index);

@@ -104,6 +104,13 @@ static axn_status check_numbers(const axn_desc *desc, axn_error *error) {
   return axn_check_threads(desc->threads, error);
 }
 
+/* Of scale and of shift; an empty batch whose samples are normalized too has none per element. */
+static int64_t parameters_of(const axn_plan *plan, int64_t split_groups) {
+  if (plan->desc.parameters == AXN_PARAMETERS_PER_CHANNEL) return plan->desc.shape[1];
+  if (plan->elements == 0 && (plan->axes.reduced & 1) != 0) return 0;
+  return plan->own.partition.values * split_groups;
+}
+
 static void lay_out(axn_plan *plan) {
   axn_desc desc = plan->desc;
   if (desc.shape[0] == 0) desc.shape[0] = 1;
@@ -113,10 +120,12 @@ static void lay_out(axn_plan *plan) {
   if (plan->desc.shape[0] == 0 && selected.split_axis == 0) selected.split_groups = 1;
   const axn_axis_list axes = axn_list_axes(&desc, &selected);
   plan->own = axn_geometry_of(&axes, threads, true);
-  plan->parameters = desc.parameters == AXN_PARAMETERS_PER_CHANNEL
-                         ? desc.shape[1]
-                         : plan->own.partition.values * selected.split_groups;
-  if (plan->own.lines.form == AXN_FORM_WEIGHTED) plan->columns = axn_parameter_geometry(&axes);
+  plan->parameters = parameters_of(plan, selected.split_groups);
+  if (plan->own.lines.weighted) {
+    plan->by_parameter = plan->own.lines.form == AXN_FORM_WEIGHTED
+                             ? axn_parameter_geometry(&axes)
+                             : axn_row_parameter_geometry(&axes);
+  }
   plan->bands = axn_bands_of(plan);
   if (plan->strategy.running == AXN_RUNNING_NONE) return;
   const axn_axis_list per_channel = axn_cell_per_parameter(&axes);

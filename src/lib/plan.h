@@ -25,9 +25,10 @@ struct axn_plan {
   int64_t running;                           /* 0 where the norm keeps no running statistics */
   axn_geometry own;                          /* cells are the statistics of x */
   axn_geometry given;                        /* cells are channels; only where `running` is not 0 */
-  axn_geometry columns; /* cells are parameters, for their gradients where these are sums down the
-                           columns of lines that have a parameter per element */
-  int64_t bands;        /* of units, for backward in one go; 0 where that is not the way */
+  axn_geometry
+      by_parameter; /* cells are parameters, for their gradients where parameters meet elements
+                                and not lines */
+  int64_t bands;    /* of units, for backward in one go; 0 where that is not the way */
 };
 
 /* Statistics that the tensor really has: none where N is 0 and a sample has its own. */

@@ -232,58 +232,77 @@ INLINE column_transform transform_at(const axn_apply_block *block, int64_t j, in
                             load_some(block->offset + j, columns, none)};
 }
 
-INLINE vector transform(vector x, const column_transform *t) {
-  return (x - t->mean) * t->multiplier + t->offset;
+/* What meets all of a row beside. */
+typedef struct row_weights {
+  float scale, shift;
+} row_weights;
+
+/* Without weights, which is known when this is compiled, there are none. */
+INLINE vector transform(vector x, const column_transform *t, const row_weights *weights) {
+  const vector y = (x - t->mean) * t->multiplier + t->offset;
+  return weights == NULL ? y : y * weights->scale + weights->shift;
 }
 
 /* The vector of a row at column `j`. */
-INLINE vector transform_columns(const axn_apply_block *block, const apply_place *row, int64_t j) {
+INLINE vector transform_columns(const axn_apply_block *block, const apply_place *row, int64_t j,
+                                const row_weights *weights) {
   const column_transform t = transform_at(block, j, WIDTH);
-  return transform(load_elements(row->x + j), &t);
+  return transform(load_elements(row->x + j), &t, weights);
 }
 
 /* Some columns, fewer than a vector has. */
 INLINE void apply_some_columns(const axn_apply_block *block, const apply_place *row, int64_t j,
-                               int64_t columns, const axn_ending *ending) {
+                               int64_t columns, const row_weights *weights,
+                               const axn_ending *ending) {
   const column_transform t = transform_at(block, j, columns);
-  const vector z = transform(load_some_elements(row->x + j, columns, (vector){0}), &t);
+  const vector z = transform(load_some_elements(row->x + j, columns, (vector){0}), &t, weights);
   store_some_elements(row->y + j, columns, end_some(z, columns, row->at + j, ending));
 }
 
 /* A row: its factors come from first-level cache each time, which costs less than to walk several rows at
  * once, whose distance is often a power of two. */
 INLINE void apply_row(const axn_apply_block *block, const apply_place *row,
-                      const axn_ending *ending, bool streams) {
+                      const row_weights *weights, const axn_ending *ending, bool streams) {
   const int64_t columns = block->span.lines;
   int64_t j = streams ? until_aligned(row->y) : 0;
-  if (j > 0) apply_some_columns(block, row, 0, j, ending);
+  if (j > 0) apply_some_columns(block, row, 0, j, weights, ending);
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
-    for (int v = 0; v < AT_ONCE; v++) some[v] = transform_columns(block, row, j + v * WIDTH);
+    for (int v = 0; v < AT_ONCE; v++)
+      some[v] = transform_columns(block, row, j + v * WIDTH, weights);
     end_and_put(some, AT_ONCE, row, j, ending, streams);
   }
   for (; j + WIDTH <= columns; j += WIDTH) {
-    vector one = transform_columns(block, row, j);
+    vector one = transform_columns(block, row, j, weights);
     end_and_put(&one, 1, row, j, ending, streams);
   }
-  if (j < columns) apply_some_columns(block, row, j, columns - j, ending);
+  if (j < columns) apply_some_columns(block, row, j, columns - j, weights, ending);
 }
 
-INLINE void apply_all_columns(const axn_apply_block *block, const axn_ending *ending) {
+INLINE void apply_all_columns(const axn_apply_block *block, const axn_ending *ending,
+                              bool weighted) {
   const bool streams = block->streams && worth_streaming(block->y, block->span.lines);
   for (int64_t r = 0; r < block->span.rows; r++) {
     const apply_place row = place_at(block, r * block->span.row_stride);
+    const int64_t parameter = r * block->parameter_stride;
+    const row_weights some = {weighted && block->scale != NULL ? block->scale[parameter] : 1,
+                              weighted && block->shift != NULL ? block->shift[parameter] : 0};
+    const row_weights *weights = weighted ? &some : NULL;
     if (streams) {
-      apply_row(block, &row, ending, true);
+      apply_row(block, &row, weights, ending, true);
     } else {
-      apply_row(block, &row, ending, false);
+      apply_row(block, &row, weights, ending, false);
     }
   }
 }
 
 static void apply_columns_and_end(const axn_apply_block *given) {
   const axn_apply_block block = *given;
-  apply_all_columns(&block, &block.ending);
+  if (block.scale != NULL || block.shift != NULL) {
+    apply_all_columns(&block, &block.ending, true);
+  } else {
+    apply_all_columns(&block, &block.ending, false);
+  }
 }
 
 static void apply_columns(const axn_apply_block *given) {
@@ -291,8 +310,10 @@ static void apply_columns(const axn_apply_block *given) {
   const axn_apply_block block = *given;
   if (axn_ends(&block.ending)) {
     apply_columns_and_end(given);
+  } else if (block.scale != NULL || block.shift != NULL) {
+    apply_all_columns(&block, NULL, true);
   } else {
-    apply_all_columns(&block, NULL);
+    apply_all_columns(&block, NULL, false);
   }
 }
 

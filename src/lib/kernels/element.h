@@ -138,6 +138,15 @@ CONVERSION element_vector elements_of(vector v) {
   return (element_vector)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 32
   return (element_vector)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#elif AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
+  /* narrowed(), with a mask register for the NaNs. */
+  const __m512i bits = (__m512i)v, high = _mm512_srli_epi32(bits, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __mmask16 none = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+  const __m512i rounded = _mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16), none, quiet);
+  return (element_vector)_mm512_cvtepi32_epi16(rounded);
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && defined(__aarch64__)
   return (element_vector)vcvt_f16_f32((float32x4_t)v);
 #elif AXN_VECTOR_BYTES == 32
@@ -187,11 +196,29 @@ INLINE wide_vector low_half(vector v) {
 #endif
 }
 
-/* HALF elements as doubles. The rest of the register holds zeros. */
+/* HALF elements as doubles. */
 INLINE wide_vector load_wide_elements(const element *from) {
+#if AXN_VECTOR_BYTES == 64
+  const __m128i elements = _mm_loadu_si128((const __m128i *)(const void *)from);
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT16
+  return (wide_vector)_mm512_cvtps_pd(_mm256_cvtph_ps(elements));
+#else
+  const __m256i bits = _mm256_slli_epi32(_mm256_cvtepu16_epi32(elements), 16);
+  return (wide_vector)_mm512_cvtps_pd(_mm256_castsi256_ps(bits));
+#endif
+#elif AXN_VECTOR_BYTES == 32
+  const __m128i elements = _mm_loadl_epi64((const __m128i *)(const void *)from);
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT16
+  return (wide_vector)_mm256_cvtps_pd(_mm_cvtph_ps(elements));
+#else
+  const __m128i bits = _mm_slli_epi32(_mm_cvtepu16_epi32(elements), 16);
+  return (wide_vector)_mm256_cvtps_pd(_mm_castsi128_ps(bits));
+#endif
+#else
   element_vector elements = {0};
   memcpy(&elements, from, sizeof elements / 2);
   return low_half(vector_of(elements));
+#endif
 }
 
 PARTLY wide_vector load_wide_some_elements(const element *from, int64_t count) {

@@ -139,10 +139,11 @@ INLINE void add_float_sums(double *totals, vector sums) {
   store_doubles(totals + HALF, load_doubles(totals + HALF) + load_wide(floats + HALF));
 }
 
-/* Adds at most TERMS rows to the sums of a vector of columns, or of its first `columns`. */
+/* Adds at most TERMS rows to the sums of a vector of columns, or of its first `columns`. `scale`: of the first
+ * row, where rows have one, else null. */
 INLINE void add_column_terms(const axn_gradient_block *block, const element *x,
-                             const element *grad_y, int64_t rows, int64_t j, int64_t columns,
-                             double totals[SUMS][AXN_LINE_ROOM]) {
+                             const element *grad_y, const float *scale, int64_t rows, int64_t j,
+                             int64_t columns, double totals[SUMS][AXN_LINE_ROOM]) {
   const vector none = {0};
   const bool whole = columns >= WIDTH;
   const int64_t stride = block->span.row_stride;
@@ -153,8 +154,8 @@ INLINE void add_column_terms(const axn_gradient_block *block, const element *x,
     fetch(x + at, TERMS * stride);
     fetch(grad_y + at, TERMS * stride);
     const vector value = whole ? load_elements(x + at) : load_some_elements(x + at, columns, none);
-    const vector g =
-        whole ? load_elements(grad_y + at) : load_some_elements(grad_y + at, columns, none);
+    vector g = whole ? load_elements(grad_y + at) : load_some_elements(grad_y + at, columns, none);
+    if (scale != NULL) g *= scale[r * block->parameter_stride];
     const vector e = (value - mean) * rstd;
     centred += e;
     gradient += g;
@@ -165,7 +166,7 @@ INLINE void add_column_terms(const axn_gradient_block *block, const element *x,
   add_float_sums(totals[2] + j, product);
 }
 
-static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradient_sums out) {
+INLINE void sum_columns(const axn_gradient_block *given, bool weighted, axn_gradient_sums out) {
   const axn_gradient_block block = *given;
   AXN_LINES_OF_CACHE double totals[SUMS][AXN_LINE_ROOM];
   const axn_span *span = &block.span;
@@ -177,16 +178,25 @@ static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradie
     const int64_t rows = span->rows - first < TERMS ? span->rows - first : TERMS;
     const element *x = input_at(block.x, first * span->row_stride);
     const element *grad_y = input_at(block.grad_y, first * span->row_stride);
+    const float *scale = weighted ? block.scale + first * block.parameter_stride : NULL;
     int64_t j = 0;
     for (; j + WIDTH <= columns; j += WIDTH) {
-      add_column_terms(&block, x, grad_y, rows, j, WIDTH, totals);
+      add_column_terms(&block, x, grad_y, scale, rows, j, WIDTH, totals);
     }
-    if (j < columns) add_column_terms(&block, x, grad_y, rows, j, columns - j, totals);
+    if (j < columns) add_column_terms(&block, x, grad_y, scale, rows, j, columns - j, totals);
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
   for (int s = 0; s < SUMS; s++) {
     add_folds(totals[s], span->lines, span->fold);
     memcpy(results[s], totals[s], (size_t)span->lines * sizeof(double));
+  }
+}
+
+static void gradient_sums_of_columns(const axn_gradient_block *block, axn_gradient_sums out) {
+  if (block->scale != NULL) {
+    sum_columns(block, true, out);
+  } else {
+    sum_columns(block, false, out);
   }
 }
 
@@ -367,50 +377,61 @@ INLINE column_factors factors_of_columns(const axn_gradient_block *block, int64_
                           load_some(block->constant + j, columns, none)};
 }
 
-/* The vector of a row at column `j`, or the first `columns` of it. */
-INLINE vector gradient_of_some_columns(const axn_gradient_block *block, int64_t row, int64_t j,
-                                       int64_t columns) {
+/* The vector of a row at column `j`, or the first `columns` of it. `scale`: of the row, or null. */
+INLINE vector gradient_of_some_columns(const axn_gradient_block *block, int64_t row,
+                                       const float *scale, int64_t j, int64_t columns) {
   const vector none = {0};
   const column_factors factors = factors_of_columns(block, j, columns);
   const element *x = input_at(block->x, row + j), *grad_y = input_at(block->grad_y, row + j);
-  if (columns >= WIDTH)
-    return gradient_of_column_vector(load_elements(x), load_elements(grad_y), &factors);
-  return gradient_of_column_vector(load_some_elements(x, columns, none),
-                                   load_some_elements(grad_y, columns, none), &factors);
+  const bool whole = columns >= WIDTH;
+  const vector value = whole ? load_elements(x) : load_some_elements(x, columns, none);
+  vector g = whole ? load_elements(grad_y) : load_some_elements(grad_y, columns, none);
+  if (scale != NULL) g *= *scale;
+  return gradient_of_column_vector(value, g, &factors);
 }
 
 /* A row, see apply_row(). */
-INLINE void gradient_of_row(const axn_gradient_block *block, int64_t row, bool streams) {
+INLINE void gradient_of_row(const axn_gradient_block *block, int64_t row, const float *scale,
+                            bool streams) {
   const int64_t columns = block->span.lines;
   element *grad_x = output_at(block->grad_x, row);
   int64_t j = streams ? until_aligned(grad_x) : 0;
-  if (j > 0) store_some_elements(grad_x, j, gradient_of_some_columns(block, row, 0, j));
+  if (j > 0) store_some_elements(grad_x, j, gradient_of_some_columns(block, row, scale, 0, j));
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) {
-      some[v] = gradient_of_some_columns(block, row, j + v * WIDTH, WIDTH);
+      some[v] = gradient_of_some_columns(block, row, scale, j + v * WIDTH, WIDTH);
     }
     for (int v = 0; v < AT_ONCE; v++) put(grad_x + j + v * WIDTH, some[v], streams);
   }
   for (; j + WIDTH <= columns; j += WIDTH) {
-    put(grad_x + j, gradient_of_some_columns(block, row, j, WIDTH), streams);
+    put(grad_x + j, gradient_of_some_columns(block, row, scale, j, WIDTH), streams);
   }
   if (j < columns) {
     store_some_elements(grad_x + j, columns - j,
-                        gradient_of_some_columns(block, row, j, columns - j));
+                        gradient_of_some_columns(block, row, scale, j, columns - j));
   }
 }
 
-static void gradient_of_columns(const axn_gradient_block *given) {
+INLINE void gradient_of_all_columns(const axn_gradient_block *given, bool weighted) {
   /* A copy that no store can change: its fields stay in registers. */
   const axn_gradient_block block = *given;
   const bool streams = block.streams && worth_streaming(block.grad_x, block.span.lines);
   for (int64_t r = 0; r < block.span.rows; r++) {
+    const float *scale = weighted ? block.scale + r * block.parameter_stride : NULL;
     if (streams) {
-      gradient_of_row(&block, r * block.span.row_stride, true);
+      gradient_of_row(&block, r * block.span.row_stride, scale, true);
     } else {
-      gradient_of_row(&block, r * block.span.row_stride, false);
+      gradient_of_row(&block, r * block.span.row_stride, scale, false);
     }
+  }
+}
+
+static void gradient_of_columns(const axn_gradient_block *block) {
+  if (block->scale != NULL) {
+    gradient_of_all_columns(block, true);
+  } else {
+    gradient_of_all_columns(block, false);
   }
 }
 
@@ -483,6 +504,39 @@ static void parameters(const axn_parameter_block *given) {
     }
     if (at < block.columns) add_parameters(&block, first, rows, at, block.columns - at);
   }
+}
+
+/* Adds a run whose elements have a statistic each to the gradients of one scale and one shift. Lane i of 16
+ * in every variant, flushed after TERMS terms. */
+static void parameters_of_run(const axn_parameter_run *run, double *scale, double *shift) {
+  const element *x = input_at(run->x, 0), *grad_y = input_at(run->grad_y, 0);
+  const vector none = {0};
+  double product[FLOATS] = {0}, gradient[FLOATS] = {0};
+  for (int64_t first = 0; first < run->length; first += FLOATS * TERMS) {
+    const int64_t left = run->length - first;
+    const int64_t end = first + (left < FLOATS * TERMS ? left : FLOATS * TERMS);
+    for (int v = 0; v < VECTORS; v++) {
+      vector p = none, g = none;
+      for (int64_t i = first + v * WIDTH; i < end; i += FLOATS) {
+        const int64_t here = end - i;
+        const bool whole = here >= WIDTH;
+        const vector dy =
+            whole ? load_elements(grad_y + i) : load_some_elements(grad_y + i, here, none);
+        const vector value = whole ? load_elements(x + i) : load_some_elements(x + i, here, none);
+        const vector mean = whole ? load(run->mean + i) : load_some(run->mean + i, here, none);
+        const vector rstd = whole ? load(run->rstd + i) : load_some(run->rstd + i, here, none);
+        const vector off = whole ? load(run->centre + i) : load_some(run->centre + i, here, none);
+        p += dy * ((value - mean) * rstd - off);
+        g += dy;
+      }
+      add_float_sums(product + v * WIDTH, p);
+      add_float_sums(gradient + v * WIDTH, g);
+    }
+  }
+  double products = 0, gradients = 0;
+  for (int i = 0; i < FLOATS; i++) products += product[i], gradients += gradient[i];
+  *scale += products;
+  *shift += gradients;
 }
 
 #endif

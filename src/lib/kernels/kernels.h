@@ -106,8 +106,9 @@ typedef struct axn_apply_block {
   void *y;
   axn_span span;
   const float *mean, *multiplier, *offset;
-  const float *scale; /* weighted only, per element of a line; null: 1 */
-  const float *shift; /* weighted only, per element of a line; null: 0 */
+  const float *scale; /* weighted only, per element of a line, or, of columns, per row; null: 1 */
+  const float *shift; /* likewise; null: 0 */
+  int64_t parameter_stride; /* from row to row, of columns */
   axn_ending ending;
   bool streams; /* y will not stay in cache, so it is not to go there */
 } axn_apply_block;
@@ -142,7 +143,8 @@ typedef struct axn_gradient_block {
   void *grad_x; /* for gradient only */
   axn_span span;
   const float *mean, *rstd;
-  const float *scale; /* weighted only, per element of a line; null: 1 */
+  const float *scale; /* weighted only, per element of a line, or, of columns, per row; null: 1 */
+  int64_t parameter_stride; /* from row to row, of columns */
   /* grad_x = grad_y * scale * from_gradient + (e * from_value + constant) */
   const float *from_gradient, *from_value, *constant;
   bool streams; /* grad_x will not stay in cache, so it is not to go there */
@@ -159,6 +161,14 @@ typedef struct axn_parameter_block {
   double *grad_scale;  /* per column, added to */
   double *grad_shift;  /* per column, added to */
 } axn_parameter_block;
+
+/* Gradients of one scale and one shift along a run whose elements have a statistic each. */
+typedef struct axn_parameter_run {
+  const void *x;
+  const void *grad_y;
+  int64_t length;
+  const float *mean, *rstd, *centre; /* per element */
+} axn_parameter_run;
 
 typedef void axn_moments_kernel(const void *x, const axn_span *span, axn_moments moments);
 typedef void axn_apply_kernel(const axn_apply_block *block);
@@ -179,6 +189,7 @@ typedef struct axn_kernels {
   axn_gradient_sums_kernel *gradient_sums[AXN_KERNEL_FORMS]; /* fold counts likewise */
   axn_gradient_kernel *gradient[AXN_KERNEL_FORMS];
   void (*parameters)(const axn_parameter_block *block);
+  void (*parameters_of_run)(const axn_parameter_run *run, double *scale, double *shift); /* added */
   void (*finish_streams)(void); /* due at the end of a task whose blocks stream */
 } axn_kernels;
 

@@ -137,15 +137,16 @@ INLINE bool is_lost(double square, double m2) {
   return m2 * LOSS_MOST < square;
 }
 
-/* Sums about a shift, added to eight lanes. Rare, so plain C. */
+/* Sums about a shift, added to eight lanes. Differences are not exact as floats are: their squares are
+ * rounded before they are added, on every instruction set. */
 static void add_shifted_run(const element *x, int64_t length, double shift, double sum[8],
                             double square[8]) {
   int64_t i = 0;
   for (; i + 8 <= length; i += 8) {
-    for (int j = 0; j < 8; j++) {
-      const double difference = element_value(x[i + j]) - shift;
-      sum[j] += difference;
-      square[j] += difference * difference;
+    for (int j = 0; j < 8; j += HALF) {
+      const wide_vector difference = load_wide_elements(x + i + j) - shift;
+      store_doubles(sum + j, load_doubles(sum + j) + difference);
+      store_doubles(square + j, load_doubles(square + j) + difference * difference);
     }
   }
   for (int j = 0; i < length; i++, j++) {
@@ -257,7 +258,13 @@ static __attribute__((noinline)) void look_again(const element *x, const axn_spa
   for (int64_t j = 0; j < columns; j++) shift[j] = out.mean[j / span->fold];
   for (int64_t r = 0; r < span->rows; r++) {
     const element *row = x + r * span->row_stride;
-    for (int64_t j = 0; j < columns; j++) {
+    int64_t j = 0;
+    for (; j + HALF <= columns; j += HALF) {
+      const wide_vector difference = load_wide_elements(row + j) - load_doubles(shift + j);
+      store_doubles(sums + j, load_doubles(sums + j) + difference);
+      store_doubles(squares + j, load_doubles(squares + j) + difference * difference);
+    }
+    for (; j < columns; j++) {
       const double difference = element_value(row[j]) - shift[j];
       sums[j] += difference;
       squares[j] += difference * difference;

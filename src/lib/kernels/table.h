@@ -76,5 +76,6 @@ const axn_kernels AXN_TABLE(AXN_VARIANT, AXN_TYPE) = {
     .gradient_sums = {gradient_sums_of_rows, gradient_sums_of_columns, gradient_sums_weighted},
     .gradient = {gradient_of_rows, gradient_of_columns, gradient_weighted},
     .parameters = parameters,
+    .parameters_of_run = parameters_of_run,
     .finish_streams = finish_all_streams,
 };

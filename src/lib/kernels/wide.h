@@ -17,8 +17,8 @@ typedef struct axn_wide_block {
   const void *grad_y;
   void *out; /* y or grad_x */
   int64_t rows, columns, row_stride;
-  const void *scale, *shift; /* reals; null: 1 and 0 */
-  int64_t parameter_column;  /* stride, 0 where it stays the same */
+  const void *scale, *shift;               /* reals; null: 1 and 0 */
+  int64_t parameter_row, parameter_column; /* strides, 0 where it stays the same */
   double mean, rstd;
   axn_ending ending; /* for apply only */
 } axn_wide_block;

@@ -40,10 +40,10 @@ static void store_one(void *elements, int64_t at, double value) {
   ((element *)elements)[at] = narrow(value);
 }
 
-static double parameter_at(const void *values, const axn_wide_block *block, int64_t j,
+static double parameter_at(const void *values, const axn_wide_block *block, int64_t r, int64_t j,
                            double otherwise) {
   if (values == NULL) return otherwise;
-  return (double)((const real *)values)[j * block->parameter_column];
+  return (double)((const real *)values)[r * block->parameter_row + j * block->parameter_column];
 }
 
 static double normalized_at(const axn_wide_block *block, int64_t at) {
@@ -120,8 +120,8 @@ static void apply(const axn_wide_block *given) {
   for (int64_t r = 0; r < block.rows; r++) {
     for (int64_t j = 0; j < block.columns; j++) {
       const int64_t at = r * block.row_stride + j;
-      const double z = normalized_at(&block, at) * parameter_at(block.scale, &block, j, 1) +
-                       parameter_at(block.shift, &block, j, 0);
+      const double z = normalized_at(&block, at) * parameter_at(block.scale, &block, r, j, 1) +
+                       parameter_at(block.shift, &block, r, j, 0);
       store_one(block.out, at, ends ? ended(z, at, &block.ending) : z);
     }
   }
@@ -134,7 +134,7 @@ static void gradient_sums(const axn_wide_block *block, double *centred, double *
     for (int64_t j = 0; j < block->columns; j++) {
       const int64_t at = r * block->row_stride + j;
       const double e = normalized_at(block, at);
-      const double g = load_one(block->grad_y, at) * parameter_at(block->scale, block, j, 1);
+      const double g = load_one(block->grad_y, at) * parameter_at(block->scale, block, r, j, 1);
       *centred += e;
       *gradient += g;
       *product += g * e;
@@ -149,7 +149,7 @@ static void gradient_of_x(const axn_wide_block *given, double centre, double gra
     for (int64_t j = 0; j < block.columns; j++) {
       const int64_t at = r * block.row_stride + j;
       const double e = normalized_at(&block, at) - centre;
-      const double g = load_one(block.grad_y, at) * parameter_at(block.scale, &block, j, 1);
+      const double g = load_one(block.grad_y, at) * parameter_at(block.scale, &block, r, j, 1);
       store_one(block.out, at, block.rstd * (g - gradient - e * product));
     }
   }

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+from typing import Any
+
+version: str
+
+class Error(Exception): ...
+class ArgumentError(Error, ValueError): ...
+
+_Allocation = tuple[str, tuple[int, ...], tuple[int, ...] | None]
+
+def use_openmp(parallel: int, num_threads: int, thread_num: int, /) -> None: ...
+def inspect(array: Any, name: str, written_last: bool, /) -> tuple[int, tuple[int, ...], bool]: ...
+
+class Plan:
+    data: _Allocation
+    parameters: _Allocation
+    statistics: _Allocation
+    def __new__(
+        cls, norm: str, dtype: int, shape: tuple[int, ...], written_last: bool, memory_last: bool,
+        groups: int, axis: int, per_element: bool, epsilon: float, momentum: float, unbiased: bool,
+        threads: int, hosted: bool, /,
+    ) -> Plan: ...
+    def training(
+        self, x: Any, y: Any, scale: Any, shift: Any, mean: Any, rstd: Any, running_mean: Any,
+        running_variance: Any, batch_count: Any, /,
+    ) -> None: ...
+    def inference(
+        self, x: Any, y: Any, scale: Any, shift: Any, running_mean: Any, running_variance: Any, /,
+    ) -> None: ...
+    def backward(
+        self, x: Any, grad_y: Any, scale: Any, mean: Any, rstd: Any, running_mean: Any, running_variance: Any,
+        grad_x: Any, grad_scale: Any, grad_shift: Any, /,
+    ) -> None: ...
+    # The same on addresses in place of arrays, which nothing checks.
+    def training_at(self, *addresses: int | None) -> None: ...
+    def inference_at(self, *addresses: int | None) -> None: ...
+    def backward_at(self, *addresses: int | None) -> None: ...

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: MIT
+"""The normalizations as functions of arrays."""
+
+from __future__ import annotations
+
+from functools import lru_cache, cache
+from typing import Any, Literal, NamedTuple, Protocol, overload
+
+import numpy
+from numpy.typing import NDArray
+
+from . import _core
+from ._core import ArgumentError, Plan
+
+
+class SupportsDLPack(Protocol):
+    """What PyTorch, JAX and other libraries' arrays can do."""
+
+    def __dlpack__(self, *args: Any, **keywords: Any) -> Any: ...
+    def __dlpack_device__(self) -> tuple[Any, int]: ...
+
+
+Array = NDArray[Any] | memoryview | SupportsDLPack
+Layout = Literal["nchw", "nhwc"]
+Parameters = Literal["per_channel", "per_element"]
+Statistics = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+Three = tuple[Array | None, Array | None, Array | None]
+Outputs = Array | Three
+
+_CUMULATIVE = -1.0  # AXN_MOMENTUM_CUMULATIVE
+
+# Plans are immutable and a run keeps its own alive, so any thread may take one from the cache at any time.
+plan_of = lru_cache(maxsize=1024)(Plan)
+
+
+class Gradients(NamedTuple):
+    """Gradients of a loss by x, scale and shift; None where not asked for."""
+
+    grad_x: Any
+    grad_scale: Any
+    grad_shift: Any
+
+
+@cache
+def _dtype(name: str) -> numpy.dtype[Any]:
+    if name == "bfloat16":
+        try:
+            import ml_dtypes  # names the type to NumPy
+        except ImportError:
+            raise ArgumentError("out: bfloat16 results need out=, or the package ml_dtypes") from None
+        dtype: numpy.dtype[Any] = numpy.dtype(ml_dtypes.bfloat16)
+        return dtype
+    return numpy.dtype(name)
+
+
+def _allocate(allocation: tuple[str, tuple[int, ...], tuple[int, ...] | None]) -> NDArray[Any]:
+    name, shape, order = allocation
+    array = numpy.empty(shape, _dtype(name))
+    return array if order is None else array.transpose(order)
+
+
+def _is_last(layout: str) -> bool:
+    if layout == "nchw":
+        return False
+    if layout == "nhwc":
+        return True
+    raise ArgumentError(f"layout: {layout!r}; it is 'nchw' or 'nhwc'")
+
+
+def _shape(array: Array, name: str) -> tuple[int, ...]:
+    shape = getattr(array, "shape", None)
+    return _core.inspect(array, name, False)[1] if shape is None else tuple(shape)
+
+
+def _make_plan(
+    norm: str, x: Array, name: str, layout: str, *, groups: int = 1, axis: int = 1, per_element: bool = False,
+    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, threads: int = 0,
+) -> Plan:
+    written_last = _is_last(layout)
+    dtype, shape, memory_last = _core.inspect(x, name, written_last)
+    if momentum is None:
+        momentum = _CUMULATIVE
+    return plan_of(
+        norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum, unbiased,
+        threads, False,
+    )
+
+
+def _forward(
+    plan: Plan, x: Array, scale: Array | None, shift: Array | None, running_mean: Array | None,
+    running_variance: Array | None, batch_count: Array | None, training: bool, return_statistics: bool,
+    out: Any,
+) -> Any:
+    """Runs the pass that was asked for, with results of its own where `out` has none."""
+    if not (training or return_statistics):
+        y = _allocate(plan.data) if out is None else out
+        plan.inference(x, y, scale, shift, running_mean, running_variance)
+        return y
+    mean = rstd = None
+    if return_statistics and isinstance(out, tuple):
+        if len(out) != 3:
+            raise ArgumentError(f"out: {len(out)} arrays where y, mean and rstd are due")
+        out, mean, rstd = out
+    y = _allocate(plan.data) if out is None else out
+    if return_statistics:
+        if not training and (running_mean is not None or running_variance is not None):
+            raise ArgumentError("return_statistics: without training these are the running statistics")
+        mean = _allocate(plan.statistics) if mean is None else mean
+        rstd = _allocate(plan.statistics) if rstd is None else rstd
+    plan.training(x, y, scale, shift, mean, rstd, running_mean, running_variance, batch_count)
+    return (y, mean, rstd) if return_statistics else y
+
+
+def _backward(
+    plan: Plan, grad_y: Array, x: Array | None, mean: Array | None, rstd: Array | None,
+    scale: Array | None, running_mean: Array | None, running_variance: Array | None, output_mask: Any,
+    out: Any,
+) -> Gradients:
+    """Allocates the gradients that are asked for and not given, and runs."""
+    given = (None, None, None) if out is None else out
+    for name, entries in (("out", given), ("output_mask", output_mask)):
+        if not isinstance(entries, (tuple, list)) or len(entries) != 3:
+            raise ArgumentError(f"{name}: three entries are due, for grad_x, grad_scale and grad_shift")
+    forms = (plan.data, plan.parameters, plan.parameters)
+    grad_x, grad_scale, grad_shift = (
+        (_allocate(form) if array is None else array) if want else None
+        for want, array, form in zip(output_mask, given, forms)
+    )
+    plan.backward(x, grad_y, scale, mean, rstd, running_mean, running_variance, grad_x, grad_scale,
+                  grad_shift)
+    return Gradients(grad_x, grad_scale, grad_shift)
+
+def _layer_plan(
+    x: Array, name: str, layout: str, axis: int, parameters: str | None, scale: Array | None,
+    threads: int, epsilon: float = 1e-5,
+) -> Plan:
+    """Layer normalization's plan; `axis` counts the axes of x as they are written."""
+    written_last = _is_last(layout)
+    dtype, shape, memory_last = _core.inspect(x, name, written_last)
+    first = axis + len(shape) if axis < 0 else axis
+    if parameters is None:
+        per_element = scale is None or _shape(scale, "scale") == shape[first:]
+    elif parameters in ("per_channel", "per_element"):
+        per_element = parameters == "per_element"
+    else:
+        raise ArgumentError(f"parameters: {parameters!r}; it is 'per_channel' or 'per_element'")
+    if written_last and 1 < first < len(shape):
+        # Where C is the last of the normalized axes, only parameters could tell which axis it is.
+        if not per_element and first != len(shape) - 1:
+            raise ArgumentError("parameters: with layout 'nhwc' and an axis after 1 they are per element")
+        per_element, written_last = True, False
+        dtype, shape, memory_last = _core.inspect(x, name, written_last)
+    return plan_of(
+        "layer", dtype, shape, written_last, memory_last, 1, axis, per_element, epsilon, 0.1, True,
+        threads, False,
+    )
+
+
+# Overloads say what return_statistics=True returns; a checker has no shorter way to know.
+@overload
+def batch_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
+    running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
+    momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    layout: Layout = ..., out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
+) -> Statistics: ...
+@overload
+def batch_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
+    running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
+    momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
+    threads: int = ...,
+) -> NDArray[Any]: ...
+def batch_norm(
+    x: Array, scale: Array | None = None, shift: Array | None = None,
+    running_mean: Array | None = None, running_variance: Array | None = None, *, training: bool = False,
+    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True,
+    batch_count: Array | None = None, layout: Layout = "nchw", out: Outputs | None = None,
+    return_statistics: bool = False, threads: int = 0,
+) -> Any:
+    """Batch normalization: one mean and variance per channel, over the batch and the spatial axes.
+
+    Args:
+        x: [N, C, spatial...] with 0 to 3 spatial axes; the order in memory is found from the strides.
+        scale, shift: [C]; None: 1 and 0.
+        running_mean, running_variance: [C]. In training they are updated in place, without they normalize.
+        training: normalize with the statistics of x. Without, the running statistics must be given.
+        epsilon: added to the variance, inside the square root.
+        momentum: weight of the new value in the running statistics, 0 to 1; None: the plain average over
+            all batches so far, which batch_count counts.
+        unbiased: whether the variance that goes into running_variance divides by n - 1 (PyTorch), or by n.
+        batch_count: [1] or a scalar array of int64, incremented in place.
+        layout: "nchw", or "nhwc" where x and the result are written [N, spatial..., C].
+        out: where y goes, also x itself; with return_statistics also (y, mean, rstd), each or None.
+        return_statistics: return what the backward pass takes as well.
+        threads: the most to use; 0: as many as OpenMP would. Results do not depend on it.
+
+    Returns:
+        y like x, or (y, mean [C], rstd [C]) with rstd = 1 / sqrt(variance + epsilon).
+    """
+    plan = _make_plan("batch", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased,
+                      threads=threads)
+    return _forward(plan, x, scale, shift, running_mean, running_variance, batch_count, training,
+                    return_statistics, out)
+
+
+def batch_norm_backward(
+    grad_y: Array, x: Array | None, mean: Array | None = None, rstd: Array | None = None,
+    scale: Array | None = None, *, running_mean: Array | None = None,
+    running_variance: Array | None = None, epsilon: float = 1e-5, layout: Layout = "nchw",
+    output_mask: tuple[bool, bool, bool] = (True, True, True),
+    out: Three | None = None, threads: int = 0,
+) -> Gradients:
+    """Backward pass of `batch_norm`.
+
+    Args:
+        grad_y: gradient of a loss by y; like x.
+        x: as in the forward pass. May be None where neither mean nor the gradient of scale is there.
+        mean, rstd: [C] as training returned them; gradients flow through them.
+        scale: [C] as in the forward pass.
+        running_mean, running_variance: [C], in place of mean and rstd where these were constants; then
+            epsilon is that of the forward pass.
+        layout: as in the forward pass.
+        output_mask: which of grad_x, grad_scale and grad_shift to compute.
+        out: where these go, each or None; grad_x may be grad_y.
+        threads: the most to use; 0: as many as OpenMP would.
+
+    Returns:
+        Gradients(grad_x like x, grad_scale [C], grad_shift [C]).
+    """
+    plan = _make_plan("batch", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads)
+    return _backward(plan, grad_y, x, mean, rstd, scale, running_mean, running_variance, output_mask, out)
+
+
+@overload
+def instance_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
+    running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
+    momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    layout: Layout = ..., out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
+) -> Statistics: ...
+@overload
+def instance_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
+    running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
+    momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
+    threads: int = ...,
+) -> NDArray[Any]: ...
+def instance_norm(
+    x: Array, scale: Array | None = None, shift: Array | None = None,
+    running_mean: Array | None = None, running_variance: Array | None = None, *, training: bool = False,
+    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True,
+    batch_count: Array | None = None, layout: Layout = "nchw", out: Outputs | None = None,
+    return_statistics: bool = False, threads: int = 0,
+) -> Any:
+    """Instance normalization: one mean and variance per sample and channel, over the spatial axes.
+
+    The arguments are those of `batch_norm`, with these differences: running statistics are averages over the
+    samples; without training and without running statistics, those of x normalize; where a statistic has one
+    value, y is then the shift, while training is an error.
+
+    Returns:
+        y like x, or (y, mean [N, C], rstd [N, C]).
+    """
+    plan = _make_plan("instance", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased,
+                      threads=threads)
+    return _forward(plan, x, scale, shift, running_mean, running_variance, batch_count, training,
+                    return_statistics, out)
+
+
+def instance_norm_backward(
+    grad_y: Array, x: Array | None, mean: Array | None = None, rstd: Array | None = None,
+    scale: Array | None = None, *, running_mean: Array | None = None,
+    running_variance: Array | None = None, epsilon: float = 1e-5, layout: Layout = "nchw",
+    output_mask: tuple[bool, bool, bool] = (True, True, True),
+    out: Three | None = None, threads: int = 0,
+) -> Gradients:
+    """Backward pass of `instance_norm`: as `batch_norm_backward`, with mean and rstd [N, C]."""
+    plan = _make_plan("instance", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads)
+    return _backward(plan, grad_y, x, mean, rstd, scale, running_mean, running_variance, output_mask, out)
+
+
+@overload
+def layer_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., *, axis: int = ...,
+    epsilon: float = ..., parameters: Parameters | None = ..., layout: Layout = ...,
+    out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
+) -> Statistics: ...
+@overload
+def layer_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., *, axis: int = ...,
+    epsilon: float = ..., parameters: Parameters | None = ..., layout: Layout = ...,
+    out: Array | None = ..., return_statistics: Literal[False] = ..., threads: int = ...,
+) -> NDArray[Any]: ...
+def layer_norm(
+    x: Array, scale: Array | None = None, shift: Array | None = None, *, axis: int = 1,
+    epsilon: float = 1e-5, parameters: Parameters | None = None, layout: Layout = "nchw",
+    out: Outputs | None = None, return_statistics: bool = False, threads: int = 0,
+) -> Any:
+    """Layer normalization: one mean and variance over all axes of x from `axis` to the last.
+
+    Args:
+        x: 2 to 5 axes; [N, C, spatial...] where parameters are per channel or elements lie channels last.
+        scale, shift: x.shape[axis:], one per element, or [C]; None: 1 and 0. Per element they lie in memory
+            in the order in which x does.
+        axis: the first normalized axis of x as it is written; negative: from the end.
+        epsilon: added to the variance, inside the square root.
+        parameters: "per_element" or "per_channel"; None: as the shape of scale or shift says, per element
+            where both are possible.
+        layout, out, return_statistics, threads: as in `batch_norm`.
+
+    Returns:
+        y like x, or (y, mean x.shape[:axis], rstd x.shape[:axis]).
+    """
+    plan = _layer_plan(x, "x", layout, axis, parameters, shift if scale is None else scale, threads, epsilon)
+    return _forward(plan, x, scale, shift, None, None, None, False, return_statistics, out)
+
+
+def layer_norm_backward(
+    grad_y: Array, x: Array, mean: Array, rstd: Array, scale: Array | None = None, *, axis: int = 1,
+    parameters: Parameters | None = None, layout: Layout = "nchw",
+    output_mask: tuple[bool, bool, bool] = (True, True, True),
+    out: Three | None = None, threads: int = 0,
+) -> Gradients:
+    """Backward pass of `layer_norm`.
+
+    As `batch_norm_backward`, with mean and rstd x.shape[:axis], and the gradients of scale and shift in the
+    shape of these: x.shape[axis:] where scale is None and parameters is not "per_channel".
+    """
+    plan = _layer_plan(grad_y, "grad_y", layout, axis, parameters, scale, threads)
+    return _backward(plan, grad_y, x, mean, rstd, scale, None, None, output_mask, out)
+
+
+@overload
+def group_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., *, groups: int, epsilon: float = ...,
+    layout: Layout = ..., out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
+) -> Statistics: ...
+@overload
+def group_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., *, groups: int, epsilon: float = ...,
+    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
+    threads: int = ...,
+) -> NDArray[Any]: ...
+def group_norm(
+    x: Array, scale: Array | None = None, shift: Array | None = None, *, groups: int,
+    epsilon: float = 1e-5, layout: Layout = "nchw", out: Outputs | None = None,
+    return_statistics: bool = False, threads: int = 0,
+) -> Any:
+    """Group normalization: one mean and variance per sample and group of channels.
+
+    Args:
+        x: [N, C, spatial...] with 0 to 3 spatial axes.
+        scale, shift: [C]; None: 1 and 0.
+        groups: into how many groups the channels are cut, neighbours together; divides C.
+        epsilon: added to the variance, inside the square root.
+        layout, out, return_statistics, threads: as in `batch_norm`.
+
+    Returns:
+        y like x, or (y, mean [N, groups], rstd [N, groups]).
+    """
+    plan = _make_plan("group", x, "x", layout, threads=threads, groups=groups, epsilon=epsilon)
+    return _forward(plan, x, scale, shift, None, None, None, False, return_statistics, out)
+
+
+def group_norm_backward(
+    grad_y: Array, x: Array, mean: Array, rstd: Array, scale: Array | None = None, *, groups: int,
+    layout: Layout = "nchw", output_mask: tuple[bool, bool, bool] = (True, True, True),
+    out: Three | None = None, threads: int = 0,
+) -> Gradients:
+    """Backward pass of `group_norm`: as `batch_norm_backward`, with mean and rstd [N, groups]."""
+    plan = _make_plan("group", grad_y, "grad_y", layout, threads=threads, groups=groups)
+    return _backward(plan, grad_y, x, mean, rstd, scale, None, None, output_mask, out)

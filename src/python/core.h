@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of axisnorm._core share. The limited API from Python 3.11 on: one binary for all
+ * later versions, and the first limited API with the buffer protocol. */
+#ifndef AXISNORM_PYTHON_CORE_H
+#define AXISNORM_PYTHON_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "axisnorm/axisnorm.h"
+
+extern PyObject *core_argument_error; /* axisnorm.ArgumentError */
+
+/* Raises what a status of the library means; always returns null. */
+PyObject *core_raise(axn_status status, const axn_error *error);
+
+/* A type of elements. */
+struct element {
+  const char *name; /* NumPy's */
+  axn_dtype dtype;
+  const char *formats; /* characters of the struct module that mean it; "" where it has none */
+  uint8_t code, bits;  /* DLPack's */
+  axn_dtype parameters, statistics; /* what goes with x of this type */
+};
+const struct element *core_element(axn_dtype dtype);
+extern const struct element core_int64;
+
+/* Somebody else's array. */
+struct view {
+  void *data;
+  const struct element *element;
+  int rank;
+  int64_t shape[AXN_MAX_RANK];
+  int64_t strides[AXN_MAX_RANK]; /* in elements */
+  bool read_only;
+  Py_buffer buffer;  /* one of these three owns it */
+  PyObject *capsule; /* of DLPack */
+};
+
+/* Opens an array that speaks the buffer protocol or, on a CPU, DLPack; nothing is copied. On failure
+ * an exception is set that begins with `name`, and there is nothing to close. */
+bool view_open(struct view *view, PyObject *array, const char *name);
+void view_close(struct view *view);
+
+/* What an array has to look like: extents in the order N, C, spatial (or what is left of these), and
+ * which of them is C. */
+struct form {
+  int rank;
+  int64_t extents[AXN_MAX_RANK];
+  int channel; /* -1: there is none, or it is last in every order */
+};
+
+/* Where C stands: in the shape that the user writes, and in memory. */
+struct order {
+  bool written_last, memory_last;
+};
+
+/* The axis of a form that stands at a place of the order with C last, or of the plain one. */
+int form_axis(const struct form *form, int place, bool last);
+
+/* The form that the shape of x stands for. */
+void form_of_shape(struct form *form, int rank, const int64_t *shape, bool written_last);
+
+/* Whether the array has these extents; whether it lies in memory as the order says, without gaps. */
+bool view_has_shape(const struct view *view, const struct form *form, bool written_last);
+bool view_is_dense(const struct view *view, const struct form *form, struct order order);
+
+/* A new tuple of ints. */
+PyObject *core_tuple(int count, const int64_t *values);
+
+/* use_openmp(GOMP_parallel, omp_get_num_threads, omp_get_thread_num): the runtime, by addresses, on
+ * which core_parallel_for runs. */
+PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t count);
+void core_parallel_for(void *context, int threads, int64_t count, axn_task task, void *data);
+
+extern PyType_Spec core_plan_spec;
+
+#endif

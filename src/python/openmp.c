@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* A parallel loop on somebody else's OpenMP. Where PyTorch brings its own copy of the runtime, a second
+ * one beside it would keep a second pool of threads, and each spins while the other works. */
+#include "core.h"
+
+/* The interface of GNU's runtime, which LLVM's and Intel's offer as well. */
+typedef void (*gomp_parallel)(void (*function)(void *), void *data, unsigned threads,
+                              unsigned flags);
+typedef int (*omp_number)(void);
+
+static gomp_parallel parallel;
+static omp_number team_size, team_index;
+
+struct loop {
+  int64_t count;
+  axn_task task;
+  void *data;
+};
+
+/* Of `count` indices, those before part `index` of `parts`. */
+static int64_t before_part(int64_t count, int parts, int index) {
+  const int64_t rest = count % parts;
+  return count / parts * index + (index < rest ? index : rest);
+}
+
+static void run_part(void *data) {
+  const struct loop *loop = data;
+  const int parts = team_size(), index = team_index();
+  const int64_t begin = before_part(loop->count, parts, index);
+  const int64_t end = before_part(loop->count, parts, index + 1);
+  if (begin < end) loop->task(loop->data, begin, end);
+}
+
+void core_parallel_for(void *context, int threads, int64_t count, axn_task task, void *data) {
+  (void)context;
+  struct loop loop = {count, task, data};
+  parallel(run_part, &loop, (unsigned)threads, 0);
+}
+
+PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  void *addresses[3];
+  if (count != 3) return PyErr_Format(PyExc_TypeError, "3 arguments are due");
+  for (int i = 0; i < 3; i++) addresses[i] = PyLong_AsVoidPtr(args[i]);
+  if (PyErr_Occurred() != NULL) return NULL;
+  memcpy(&parallel, &addresses[0], sizeof parallel);
+  memcpy(&team_size, &addresses[1], sizeof team_size);
+  memcpy(&team_index, &addresses[2], sizeof team_index);
+  Py_RETURN_NONE;
+}

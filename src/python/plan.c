@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: MIT */
+/* axisnorm._core.Plan: a plan of the library, and runs of it on arrays. */
+#include "core.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum kind { DATA, PARAMETERS, STATISTICS, RUNNING, COUNT, KINDS };
+
+/* An array among the arguments of a pass. */
+struct slot {
+  const char *name;
+  size_t offset; /* of its pointer */
+  enum kind kind;
+  bool written;
+};
+
+enum { SLOTS_MOST = 11 };
+
+union arguments {
+  axn_training_args training;
+  axn_inference_args inference;
+  axn_backward_args backward;
+};
+
+struct pass {
+  int count;
+  struct slot slots[SLOTS_MOST];
+  void (*start)(union arguments *arguments, const axn_plan_info *info, void *workspace);
+  size_t workspace; /* offset of its size in the plan's description */
+  axn_status (*run)(const axn_plan *plan, const union arguments *arguments, axn_error *error);
+};
+
+typedef struct {
+  PyObject_HEAD axn_plan *plan;
+  axn_plan_info info;
+  const struct element *element;
+  struct order order;
+  struct form forms[KINDS];
+} plan_object;
+
+/* What the arrays beside x look like, from what the plan says of itself. */
+static void fill_forms(plan_object *self, const axn_desc *desc) {
+  struct form *statistics = &self->forms[STATISTICS], *parameters = &self->forms[PARAMETERS];
+  *statistics = *parameters = (struct form){.channel = -1};
+  const bool per_element = desc->parameters == AXN_PARAMETERS_PER_ELEMENT;
+  for (int axis = 0; axis < desc->rank; axis++) {
+    const bool reduced = (self->info.reduced_axes >> axis & 1) != 0;
+    const bool kept = !reduced || axis == self->info.split_axis;
+    struct form *form = kept ? statistics : parameters;
+    if (!kept && !per_element) continue;
+    if (axis == 1) form->channel = form->rank;
+    form->extents[form->rank++] =
+        axis == self->info.split_axis ? self->info.split_groups : desc->shape[axis];
+  }
+  if (!per_element) *parameters = (struct form){1, {desc->shape[1]}, -1};
+  self->forms[RUNNING] = (struct form){1, {desc->shape[1]}, -1};
+  self->forms[COUNT] = (struct form){1, {1}, -1};
+}
+
+static int64_t size_of(const struct form *form) {
+  int64_t size = 1;
+  for (int axis = 0; axis < form->rank; axis++) size *= form->extents[axis];
+  return size;
+}
+
+/* Arrays are held against forms, the library goes by counts: should these ever differ, it must not
+ * come to a run. */
+static bool forms_agree(const plan_object *self) {
+  const axn_plan_info *info = &self->info;
+  if (size_of(&self->forms[DATA]) == info->elements &&
+      size_of(&self->forms[PARAMETERS]) == info->parameters &&
+      size_of(&self->forms[STATISTICS]) == info->statistics)
+    return true;
+  PyErr_SetString(PyExc_SystemError, "the plan's description is not understood");
+  return false;
+}
+
+static bool parse_norm(const char *name, axn_norm *norm) {
+  for (int value = 1; axn_norm_name((axn_norm)value) != NULL; value++)
+    if (strcmp(axn_norm_name((axn_norm)value), name) == 0) return *norm = (axn_norm)value, true;
+  PyErr_Format(core_argument_error, "norm: '%s' is none", name);
+  return false;
+}
+
+static bool parse_shape(PyObject *shape, struct form *form, bool written_last) {
+  int64_t extents[AXN_MAX_RANK];
+  const Py_ssize_t rank = PyTuple_Size(shape);
+  if (rank < 0 || rank > AXN_MAX_RANK) {
+    PyErr_Format(core_argument_error, "x: %zd axes, more than any normalization takes", rank);
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < rank; i++) extents[i] = PyLong_AsLongLong(PyTuple_GetItem(shape, i));
+  form_of_shape(form, (int)rank, extents, written_last);
+  return PyErr_Occurred() == NULL;
+}
+
+static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
+  const char *norm;
+  int dtype, written_last, memory_last, per_element, unbiased, hosted;
+  long long groups;
+  PyObject *shape;
+  if (!PyArg_ParseTuple(args, "siO!ppLipddpip:Plan", &norm, &dtype, &PyTuple_Type, &shape,
+                        &written_last, &memory_last, &groups, &desc->axis, &per_element,
+                        &desc->epsilon, &desc->momentum, &unbiased, &desc->threads, &hosted)) {
+    if (PyErr_ExceptionMatches(PyExc_OverflowError))
+      PyErr_SetString(core_argument_error, "groups, axis or threads: a number out of range");
+    return false;
+  }
+  if (hosted) desc->parallel_for = core_parallel_for;
+  self->order = (struct order){written_last != 0, memory_last != 0};
+  self->element = core_element((axn_dtype)dtype);
+  if (self->element == NULL)
+    return PyErr_Format(core_argument_error, "dtype: %d is none", dtype), false;
+  desc->dtype = (axn_dtype)dtype;
+  desc->layout = memory_last ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST;
+  desc->groups = groups;
+  desc->parameters = per_element ? AXN_PARAMETERS_PER_ELEMENT : AXN_PARAMETERS_PER_CHANNEL;
+  desc->running_variance = unbiased ? AXN_RUNNING_VARIANCE_UNBIASED : AXN_RUNNING_VARIANCE_BIASED;
+  return parse_norm(norm, &desc->norm) &&
+         parse_shape(shape, &self->forms[DATA], self->order.written_last);
+}
+
+static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
+  (void)keywords;
+  plan_object *self = (plan_object *)PyType_GenericAlloc(type, 0);
+  if (self == NULL) return NULL;
+  axn_desc desc = axn_desc_init();
+  if (!parse_desc(args, &desc, self)) return Py_DECREF(self), NULL;
+  desc.rank = self->forms[DATA].rank;
+  memcpy(desc.shape, self->forms[DATA].extents, sizeof desc.shape);
+  axn_error error;
+  axn_status status = axn_plan_create(&self->plan, &desc, &error);
+  self->info = axn_plan_info_init();
+  if (status == AXN_OK) status = axn_plan_describe(self->plan, &self->info, &error);
+  if (status != AXN_OK) return Py_DECREF(self), core_raise(status, &error);
+  fill_forms(self, &desc);
+  if (!forms_agree(self)) return Py_DECREF(self), NULL;
+  return (PyObject *)self;
+}
+
+static void plan_dealloc(PyObject *object) {
+  PyTypeObject *type = Py_TYPE(object);
+  axn_plan_destroy(((plan_object *)object)->plan);
+  PyObject_Free(object);
+  Py_DECREF(type);
+}
+
+static const struct element *element_of(const plan_object *self, enum kind kind) {
+  if (kind == DATA) return self->element;
+  if (kind == COUNT) return &core_int64;
+  return core_element(kind == PARAMETERS ? self->element->parameters : self->element->statistics);
+}
+
+static void refuse_shape(const struct view *view, const char *name, const struct form *form,
+                         bool written_last) {
+  int64_t extents[AXN_MAX_RANK];
+  for (int place = 0; place < form->rank; place++)
+    extents[place] = form->extents[form_axis(form, place, written_last)];
+  PyObject *is = core_tuple(view->rank, view->shape), *due = core_tuple(form->rank, extents);
+  if (is != NULL && due != NULL)
+    PyErr_Format(core_argument_error, "%s: shape %R where %R is due", name, is, due);
+  Py_XDECREF(is);
+  Py_XDECREF(due);
+}
+
+static bool check_view(const plan_object *self, const struct view *view, const struct slot *slot) {
+  const struct form *form = &self->forms[slot->kind];
+  const struct element *element = element_of(self, slot->kind);
+  const bool scalar = slot->kind == COUNT && view->rank == 0;
+  if (view->element != element) {
+    PyErr_Format(core_argument_error, "%s: %s where %s is due", slot->name, view->element->name,
+                 element->name);
+  } else if (slot->written && view->read_only) {
+    PyErr_Format(core_argument_error, "%s: read-only, but it is written", slot->name);
+  } else if (!scalar && !view_has_shape(view, form, self->order.written_last)) {
+    refuse_shape(view, slot->name, form, self->order.written_last);
+  } else if (!scalar && !view_is_dense(view, form, self->order)) {
+    PyErr_Format(core_argument_error,
+                 "%s: its elements do not lie one after the other with %s, as x's do", slot->name,
+                 self->order.memory_last ? "channels last" : "channels first");
+  } else {
+    return true;
+  }
+  return false;
+}
+
+#define SLOT(type, name, kind, written)                                                            \
+  { #name, offsetof(type, name), kind, written }
+#define START(field)                                                                               \
+  static void start_##field(union arguments *a, const axn_plan_info *info, void *workspace) {      \
+    a->field = axn_##field##_init();                                                               \
+    a->field.workspace = workspace;                                                                \
+    a->field.workspace_size = info->field##_workspace;                                             \
+  }
+START(training)
+START(inference)
+START(backward)
+
+static axn_status run_training(const axn_plan *plan, const union arguments *a, axn_error *error) {
+  return axn_forward_training(plan, &a->training, error);
+}
+static axn_status run_inference(const axn_plan *plan, const union arguments *a, axn_error *error) {
+  return axn_forward_inference(plan, &a->inference, error);
+}
+static axn_status run_backward(const axn_plan *plan, const union arguments *a, axn_error *error) {
+  return axn_backward(plan, &a->backward, error);
+}
+
+static const struct pass training = {9,
+                                     {SLOT(axn_training_args, x, DATA, false),
+                                      SLOT(axn_training_args, y, DATA, true),
+                                      SLOT(axn_training_args, scale, PARAMETERS, false),
+                                      SLOT(axn_training_args, shift, PARAMETERS, false),
+                                      SLOT(axn_training_args, mean, STATISTICS, true),
+                                      SLOT(axn_training_args, rstd, STATISTICS, true),
+                                      SLOT(axn_training_args, running_mean, RUNNING, true),
+                                      SLOT(axn_training_args, running_variance, RUNNING, true),
+                                      SLOT(axn_training_args, batch_count, COUNT, true)},
+                                     start_training,
+                                     offsetof(axn_plan_info, training_workspace),
+                                     run_training};
+static const struct pass inference = {6,
+                                      {SLOT(axn_inference_args, x, DATA, false),
+                                       SLOT(axn_inference_args, y, DATA, true),
+                                       SLOT(axn_inference_args, scale, PARAMETERS, false),
+                                       SLOT(axn_inference_args, shift, PARAMETERS, false),
+                                       SLOT(axn_inference_args, running_mean, RUNNING, false),
+                                       SLOT(axn_inference_args, running_variance, RUNNING, false)},
+                                      start_inference,
+                                      offsetof(axn_plan_info, inference_workspace),
+                                      run_inference};
+static const struct pass backward = {10,
+                                     {SLOT(axn_backward_args, x, DATA, false),
+                                      SLOT(axn_backward_args, grad_y, DATA, false),
+                                      SLOT(axn_backward_args, scale, PARAMETERS, false),
+                                      SLOT(axn_backward_args, mean, STATISTICS, false),
+                                      SLOT(axn_backward_args, rstd, STATISTICS, false),
+                                      SLOT(axn_backward_args, running_mean, RUNNING, false),
+                                      SLOT(axn_backward_args, running_variance, RUNNING, false),
+                                      SLOT(axn_backward_args, grad_x, DATA, true),
+                                      SLOT(axn_backward_args, grad_scale, PARAMETERS, true),
+                                      SLOT(axn_backward_args, grad_shift, PARAMETERS, true)},
+                                     start_backward,
+                                     offsetof(axn_plan_info, backward_workspace),
+                                     run_backward};
+
+/* What a run holds open. */
+struct run {
+  union arguments arguments;
+  struct view views[SLOTS_MOST];
+  int open;
+};
+
+/* An array of no elements may have no address; the library wants one all the same. */
+static void set_pointer(struct run *run, const struct slot *slot, void *data) {
+  static char nowhere[64];
+  if (data == NULL) data = nowhere;
+  memcpy((char *)&run->arguments + slot->offset, &data, sizeof data);
+}
+
+static bool open_arrays(const plan_object *self, const struct pass *pass, PyObject *const *args,
+                        struct run *run) {
+  for (int i = 0; i < pass->count; i++) {
+    if (Py_IsNone(args[i])) continue;
+    struct view *view = &run->views[run->open];
+    if (!view_open(view, args[i], pass->slots[i].name)) return false;
+    run->open++;
+    if (!check_view(self, view, &pass->slots[i])) return false;
+    set_pointer(run, &pass->slots[i], view->data);
+  }
+  return true;
+}
+
+/* Addresses of arrays that the caller has checked and keeps. */
+static bool take_addresses(const plan_object *self, const struct pass *pass, PyObject *const *args,
+                           struct run *run) {
+  (void)self;
+  for (int i = 0; i < pass->count; i++)
+    if (!Py_IsNone(args[i])) set_pointer(run, &pass->slots[i], PyLong_AsVoidPtr(args[i]));
+  return PyErr_Occurred() == NULL;
+}
+
+typedef bool (*taker)(const plan_object *, const struct pass *, PyObject *const *, struct run *);
+
+static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take,
+                          PyObject *const *args, Py_ssize_t count) {
+  if (count != pass->count)
+    return PyErr_Format(PyExc_TypeError, "%d arguments are due", pass->count);
+  size_t size;
+  memcpy(&size, (const char *)&self->info + pass->workspace, sizeof size);
+  void *workspace = size > 0 ? malloc(size) : NULL;
+  if (size > 0 && workspace == NULL) return PyErr_NoMemory();
+  struct run run = {.open = 0};
+  axn_error error;
+  axn_status status = AXN_OK;
+  pass->start(&run.arguments, &self->info, workspace);
+  const bool taken = take(self, pass, args, &run);
+  if (taken) {
+    Py_BEGIN_ALLOW_THREADS status = pass->run(self->plan, &run.arguments, &error);
+    Py_END_ALLOW_THREADS
+  }
+  while (run.open > 0) view_close(&run.views[--run.open]);
+  free(workspace);
+  if (!taken) return NULL;
+  if (status != AXN_OK) return core_raise(status, &error);
+  Py_RETURN_NONE;
+}
+
+#define METHODS(name)                                                                              \
+  static PyObject *plan_##name(PyObject *self, PyObject *const *args, Py_ssize_t count) {          \
+    return run_pass((plan_object *)self, &name, open_arrays, args, count);                         \
+  }                                                                                                \
+  static PyObject *plan_##name##_at(PyObject *self, PyObject *const *args, Py_ssize_t count) {     \
+    return run_pass((plan_object *)self, &name, take_addresses, args, count);                      \
+  }
+METHODS(training)
+METHODS(inference)
+METHODS(backward)
+
+#define ENTRY(name)                                                                                \
+  { #name, (PyCFunction)(void (*)(void))plan_##name, METH_FASTCALL, NULL }
+static PyMethodDef methods[] = {ENTRY(training),      ENTRY(training_at), ENTRY(inference),
+                                ENTRY(inference_at),  ENTRY(backward),    ENTRY(backward_at),
+                                {NULL, NULL, 0, NULL}};
+
+/* How to allocate an array of a kind: its type, its extents in the order of memory, and the axes to
+ * take of those in the order of the user, or None. */
+static PyObject *allocation(const plan_object *self, enum kind kind) {
+  const struct form *form = &self->forms[kind];
+  const bool memory_last = self->order.memory_last, written_last = self->order.written_last;
+  int64_t extents[AXN_MAX_RANK], places[AXN_MAX_RANK], axes[AXN_MAX_RANK];
+  bool same = true;
+  for (int place = 0; place < form->rank; place++) {
+    const int axis = form_axis(form, place, memory_last);
+    extents[place] = form->extents[axis];
+    places[axis] = place;
+  }
+  for (int place = 0; place < form->rank; place++) {
+    axes[place] = places[form_axis(form, place, written_last)];
+    same = same && axes[place] == place;
+  }
+  PyObject *shape = core_tuple(form->rank, extents);
+  PyObject *order = same ? Py_NewRef(Py_None) : core_tuple(form->rank, axes);
+  return Py_BuildValue("(sNN)", element_of(self, kind)->name, shape, order);
+}
+
+static PyObject *get_data(PyObject *self, void *closure) {
+  return (void)closure, allocation((const plan_object *)self, DATA);
+}
+static PyObject *get_parameters(PyObject *self, void *closure) {
+  return (void)closure, allocation((const plan_object *)self, PARAMETERS);
+}
+static PyObject *get_statistics(PyObject *self, void *closure) {
+  return (void)closure, allocation((const plan_object *)self, STATISTICS);
+}
+
+static PyGetSetDef members[] = {{"data", get_data, NULL, NULL, NULL},
+                                {"parameters", get_parameters, NULL, NULL, NULL},
+                                {"statistics", get_statistics, NULL, NULL, NULL},
+                                {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot slots[] = {{Py_tp_new, (void *)plan_new},
+                              {Py_tp_dealloc, (void *)plan_dealloc},
+                              {Py_tp_methods, methods},
+                              {Py_tp_getset, members},
+                              {0, NULL}};
+
+PyType_Spec core_plan_spec = {"axisnorm._core.Plan", sizeof(plan_object), 0,
+                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, slots};

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Which arrays are taken, from whom, and what is refused in which words."""
+
+import array
+import gc
+import weakref
+
+import ml_dtypes
+import numpy
+import pytest
+
+import axisnorm
+from reference import FLOAT32, UNKNOWN, channels_last
+
+
+class OnlyDLPack:
+    """An array that speaks DLPack alone, in the version of the protocol that is asked for."""
+
+    def __init__(self, array, versioned=True, device=(1, 0)):
+        self.array, self.versioned, self.device = array, versioned, device
+
+    def __dlpack__(self, **keywords):
+        if not self.versioned and keywords:
+            raise TypeError("unexpected keyword")
+        return self.array.__dlpack__(**keywords)
+
+    def __dlpack_device__(self):
+        return self.device
+
+
+def refused(match, function, *args, **keywords):
+    with pytest.raises(axisnorm.ArgumentError, match=match) as caught:
+        function(*args, **keywords)
+    assert isinstance(caught.value, axisnorm.Error) and isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_dlpack(versioned, last, random):
+    x = random.normal(size=(2, 4, 3, 3)).astype("float32")
+    if last:
+        x = channels_last(x)
+    out = numpy.empty_like(x)
+    speaker = OnlyDLPack(out, versioned)
+    assert axisnorm.group_norm(OnlyDLPack(x, versioned), groups=2, out=speaker) is speaker
+    numpy.testing.assert_array_equal(out, axisnorm.group_norm(x, groups=2))
+
+
+def test_dlpack_arrays_are_let_go():
+    x = numpy.ones((2, 4), "float32")
+    reference = weakref.ref(x)
+    for versioned in (False, True):
+        for _ in range(3):
+            axisnorm.layer_norm(OnlyDLPack(x, versioned))
+            refused("groups", axisnorm.group_norm, OnlyDLPack(x, versioned), groups=3)
+    del x
+    gc.collect()
+    assert reference() is None
+
+
+def test_dlpack_refusals():
+    x = numpy.ones((2, 4), "float32")
+    refused(r"x: on a device of DLPack type 2", axisnorm.layer_norm, OnlyDLPack(x, device=(2, 0)))
+    refused(r"x: elements of DLPack type 1 with 8 bits", axisnorm.layer_norm, OnlyDLPack(x.astype("uint8")))
+    x.flags.writeable = False
+    if numpy.lib.NumpyVersion(numpy.__version__) >= "2.1.0":  # before, DLPack could not say so
+        refused("y: read-only", axisnorm.layer_norm, numpy.ones((2, 4), "float32"), out=OnlyDLPack(x))
+
+
+def test_other_buffers(random):
+    x = random.normal(size=(2, 4)).astype("float32")
+    expected = axisnorm.layer_norm(x)
+    numpy.testing.assert_array_equal(axisnorm.layer_norm(memoryview(x)), expected)
+    flat = array.array("f", x.ravel())
+    shaped = memoryview(flat).cast("B").cast("f", (2, 4))
+    axisnorm.layer_norm(shaped, out=shaped)
+    numpy.testing.assert_array_equal(numpy.reshape(flat, (2, 4)), expected)
+    x.flags.writeable = False
+    numpy.testing.assert_array_equal(axisnorm.layer_norm(x), expected)
+
+
+def test_not_arrays():
+    for value in ([1.0], 3, "text", object()):
+        with pytest.raises(TypeError, match="x: .* neither the buffer protocol nor DLPack"):
+            axisnorm.layer_norm(value)
+    refused("x: elements of format 'B'", axisnorm.layer_norm, b"bytes")
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", ">f4", "complex64", "bool", "U3", "datetime64[s]", "O"])
+def test_types_refused(dtype):
+    refused("x: elements of", axisnorm.layer_norm, numpy.zeros((2, 3), dtype))
+
+
+@pytest.mark.parametrize("element", UNKNOWN, ids=lambda element: element.data.name)
+def test_types_that_the_library_does_not_know(element):
+    refused("dtype", axisnorm.layer_norm, numpy.zeros((2, 3), element.data))
+    refused("scale: .* where float32 is due", axisnorm.group_norm, numpy.zeros((2, 3), "float32"),
+            numpy.zeros(3, element.data), groups=1)
+
+
+def test_bfloat16_is_seen_without_a_copy():
+    with pytest.raises(axisnorm.ArgumentError, match="scale: bfloat16 where float32 is due"):
+        axisnorm.group_norm(numpy.zeros((2, 3), "float32"), numpy.zeros(3, ml_dtypes.bfloat16), groups=1)
+
+
+VIEWS = {
+    "sliced": lambda x: x[:, ::2],
+    "reversed": lambda x: x[:, ::-1],
+    "transposed": lambda x: x.transpose(0, 3, 2, 1),
+    "cropped": lambda x: x[..., 1:],
+    "broadcast": lambda x: numpy.broadcast_to(x[:1], x.shape),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_views_that_no_layout_covers(view, random):
+    x = VIEWS[view](random.normal(size=(4, 6, 4, 8)).astype("float32"))
+    refused("x: a view whose elements do not lie one after the other", axisnorm.batch_norm, x, training=True)
+    whole = numpy.ascontiguousarray(x)
+    out = VIEWS[view](numpy.zeros((4, 6, 4, 8), "float32"))
+    message = "read-only" if view == "broadcast" else "do not lie one after the other"
+    refused("y: .*" + message, axisnorm.batch_norm, whole, training=True, out=out)
+    assert not out.any()
+
+
+def test_views_that_are_dense(random):
+    x = random.normal(size=(6, 4, 5, 5)).astype("float32")
+    expected = axisnorm.group_norm(x[2:4].copy(), groups=2)
+    numpy.testing.assert_array_equal(axisnorm.group_norm(x[2:4], groups=2), expected)
+    strange = numpy.lib.stride_tricks.as_strided(x, (1, 1, 5, 5), (12, 4, 20, 4))
+    assert axisnorm.instance_norm(strange).shape == (1, 1, 5, 5)
+
+
+def test_layouts_must_agree(random):
+    x = random.normal(size=(2, 4, 3, 3)).astype("float32")
+    refused("y: .* with channels first, as x's do", axisnorm.group_norm, x, groups=2, out=channels_last(x))
+    scale = numpy.ones((4, 3, 3), "float32")
+    refused("scale: .* with channels last, as x's do", axisnorm.layer_norm, channels_last(x), scale)
+    refused("layout: 'hwcn'", axisnorm.group_norm, x, groups=2, layout="hwcn")
+
+
+def test_shapes_must_fit():
+    x = numpy.ones((2, 4, 3), "float32")
+    wrong = numpy.ones(3, "float32")
+    refused(r"scale: shape \(3,\) where \(4,\) is due", axisnorm.group_norm, x, wrong, groups=2)
+    refused(r"shift: shape \(3,\) where \(4,\) is due", axisnorm.group_norm, x, None, wrong, groups=2)
+    refused(r"scale: shape \(3,\) where \(4,\) is due", axisnorm.layer_norm, x, wrong)
+    refused(r"y: shape \(2, 4\) where \(2, 4, 3\)", axisnorm.layer_norm, x, out=x[..., 0].copy())
+    refused(r"rstd: shape \(3,\) where \(2, 2\)", axisnorm.group_norm_backward, x, x,
+            numpy.ones((2, 2), "float32"), wrong, groups=2)
+    refused(r"running_mean: shape \(3,\) where \(4,\)", axisnorm.batch_norm, x, None, None, wrong, wrong)
+    refused("9 axes", axisnorm.layer_norm, numpy.ones([1] * 9, "float32"))
+    refused("rank", axisnorm.layer_norm, numpy.ones(3, "float32"))
+    refused("rank", axisnorm.layer_norm, numpy.float32(3))
+
+
+def test_outputs_that_are_read_only():
+    x = numpy.ones((4, 3), "float32")
+    fixed = numpy.zeros(3, "float32")
+    fixed.flags.writeable = False
+    refused("running_mean: read-only", axisnorm.batch_norm, x, None, None, fixed, numpy.ones(3, "float32"),
+            training=True)
+    axisnorm.batch_norm(x, fixed, fixed, fixed, fixed)
+
+
+def test_overlaps():
+    memory = numpy.ones(20, "float32")
+    x, y = memory[:12].reshape(4, 3), memory[6:18].reshape(4, 3)
+    refused("overlap", axisnorm.layer_norm, x, out=y)
+
+
+def test_numbers():
+    x = numpy.ones((4, 6), "float32")
+    refused("axis: 2", axisnorm.layer_norm, x, axis=2)
+    refused("groups", axisnorm.group_norm, x, groups=4)
+    refused("groups", axisnorm.group_norm, x, groups=10**30)
+    refused("epsilon", axisnorm.layer_norm, x, epsilon=0)
+    refused("momentum", axisnorm.batch_norm, x, training=True, momentum=2)
+    refused("threads", axisnorm.layer_norm, x, threads=-1)
+    refused("threads: a number out of range", axisnorm.layer_norm, x, threads=10**12)
+    refused("parameters: 'none'", axisnorm.layer_norm, x, parameters="none")
+    refused("return_statistics", axisnorm.batch_norm, x, None, None, *[numpy.ones(6, "float32")] * 2,
+            return_statistics=True)
+    refused("out: 2 arrays", axisnorm.layer_norm, x, out=(x, x), return_statistics=True)
+    refused("output_mask: three entries", axisnorm.layer_norm_backward, x, x, None, None, output_mask=(True,))
+    refused("out: three entries", axisnorm.layer_norm_backward, x, x, None, None,
+            out=numpy.ones((3, 6), "float32"))
+    refused("mean, rstd", axisnorm.layer_norm_backward, x, x, None, None)
+    refused("running_mean", axisnorm.batch_norm, x)
+
+
+def test_nothing_is_written_after_an_error():
+    x, y = numpy.ones((4, 3), "float32"), numpy.zeros((4, 3), "float32")
+    mean = numpy.zeros(3, "float32")
+    refused("batch_count", axisnorm.batch_norm, x, running_mean=mean, running_variance=mean + 1,
+            training=True, momentum=None, out=y)
+    assert not y.any() and not mean.any()
+
+
+def test_element_of_statistics():
+    x = numpy.ones((4, 3), FLOAT32.data)
+    assert axisnorm.layer_norm(x, return_statistics=True)[1].dtype == FLOAT32.statistics

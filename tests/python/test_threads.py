@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Threads: inside a call, and several calls at a time."""
+
+import concurrent.futures
+import sys
+import threading
+import time
+
+import numpy
+import pytest
+
+import axisnorm
+from reference import NORMS, arguments, functions
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_same_bits_for_any_number(norm, random):
+    x = random.normal(size=(4, 6, 64, 64)).astype("float32")
+    training = {"training": True} if norm in ("batch", "instance") else {}
+    run, run_backward = functions(norm)
+    results = []
+    for threads in (1, 2, 3, 7):
+        y, mean, rstd = run(x, return_statistics=True, threads=threads, **training, **arguments(norm))
+        results.append([y, *run_backward(y, x, mean, rstd, threads=threads, **arguments(norm))])
+    for other in results[1:]:
+        for actual, due in zip(other, results[0]):
+            numpy.testing.assert_array_equal(actual, due)
+
+
+def test_calls_at_a_time(random):
+    """More kinds of calls than the cache of plans holds, from several threads."""
+    shapes = [(1 + i % 7, 6, 1 + i // 7) for i in range(1500)]
+    x = random.normal(size=7 * 6 * 300).astype("float32")
+
+    def run(index):
+        shape = shapes[index]
+        part = x[:numpy.prod(shape)].reshape(shape)
+        return axisnorm.group_norm(part, groups=3, threads=2)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(run, [*range(1500)] * 2))
+    for index, result in enumerate(results):
+        numpy.testing.assert_array_equal(result, run(index % 1500))
+
+
+def test_others_run_meanwhile():
+    """Python switches threads only where one lets go, as a call into the library must."""
+    x = numpy.ones((64, 64, 32), "float32")
+    stop, turns = threading.Event(), [0]
+
+    def turn():
+        while not stop.is_set():
+            turns[0] += 1
+            time.sleep(0)
+
+    interval = sys.getswitchinterval()
+    other = threading.Thread(target=turn)
+    other.start()
+    sys.setswitchinterval(1000)
+    try:
+        before = turns[0]
+        for _ in range(2000):
+            axisnorm.layer_norm(x, out=x)
+            if turns[0] > before + 5:
+                break
+        after = turns[0]
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        other.join()
+    assert after > before + 5
