@@ -323,7 +323,8 @@ typedef struct axn_plan_info {
   int64_t statistics; /* (mean, rstd) pairs: the product of the extents that are not reduced, and
                          of the groups of a split axis */
   int64_t values_per_statistic; /* elements of x that share one pair; 0 where N is 0 */
-  int64_t parameters;           /* elements of scale and of shift */
+  int64_t parameters;           /* elements of scale and of shift; 0 where N is 0 and reduced axes,
+                                   N among them, have one per element */
   int64_t running_statistics;   /* elements of running_mean; 0 where the norm keeps none */
   int64_t values_per_task;      /* elements of a block, the smallest piece of work; it can cover
                                    several statistics side by side */
