@@ -1,25 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * axisnorm: batch, layer, instance and group normalization behind one interface.
+ * axisnorm: batch, layer, instance, group, rms, positional and ghost batch normalization, and any of
+ * one's own, behind one interface.
  *
  * A normalization is a choice of axes: the elements that share an index along every axis that is
  * not reduced share one mean and one variance, and become
  *
- *     y = (x - mean) / sqrt(variance + epsilon) * scale + shift
+ *     y = activation((x - mean) / sqrt(variance + epsilon) * scale + shift + residual)
+ *
+ * where scale, shift, residual and activation are each there or not.
  *
  *                        reduced axes of N C H W       statistics   running statistics
  *     AXN_BATCH_NORM     N, H, W                       C            [C]
  *     AXN_LAYER_NORM     from `axis` to the last       N (axis 1)   none
  *     AXN_INSTANCE_NORM  H, W                          N*C          [C], averaged over N
- *     AXN_GROUP_NORM     C/groups, H, W                N*groups     none
+ *     AXN_GROUP_NORM     C in `groups`; H, W           N*groups     none
  *     AXN_RMS_NORM       as layer; the mean stays      N (axis 1)   none
- *     AXN_POSITIONAL_NORM  C                           N*H*W        none
- *     AXN_GHOST_BATCH_NORM  ghost_batch of N, H, W     C per ghost  [C], ghost batches in turn
- *     an axn_strategy    whatever it selects
+ *     AXN_POSITIONAL_NORM   C                          N*H*W        none
+ *     AXN_GHOST_BATCH_NORM  N in `ghost_batch`s; H, W  C each       [C], ghost batches in turn
+ *     an axn_strategy    what it selects               as selected  by its `running`
  *
  * Sources: Ioffe & Szegedy 2015 (batch), Ba, Kiros & Hinton 2016 (layer), Ulyanov, Vedaldi &
  * Lempitsky 2016 (instance), Wu & He 2018 (group), Zhang & Sennrich 2019 (rms), Li et al. 2019
- * (positional), Hoffer, Hubara & Soudry 2017 (ghost). docs/mathematics.md derives every formula.
+ * (positional), Hoffer, Hubara & Soudry 2017 (ghost). docs/mathematics.md derives every formula;
+ * docs/types-and-activations.md says what types and fused activations take.
  *
  * How to use it: fill an axn_desc, make a plan of it, run the plan on as many buffers as you like.
  *
@@ -47,8 +51,9 @@
  * processor is, asked once.
  *
  * Results depend on the shape and the data alone: they are the same bits for every number of
- * threads and every instruction set, and for layer (axis >= 1), instance and group normalization a
- * sample has the same bits alone and in any batch.
+ * threads and every instruction set, and for all norms but batch and ghost (layer and rms with
+ * axis >= 1) a sample has the same bits alone and in any batch. (exp and erfc are the C library's
+ * where activations are computed in float64: for AXN_FLOAT64, and where float32 has no room.)
  *
  * Errors: a function that can fail returns a status and, if `error` is not null, fills it with a
  * message that names the field at fault. Arguments are checked before anything is written.
@@ -82,10 +87,13 @@ typedef enum axn_status {
   AXN_OK = 0,
   AXN_ERROR_NULL = 1,            /* a null pointer where data is due */
   AXN_ERROR_STRUCT_SIZE = 2,     /* a struct not started by its axn_..._init function */
-  AXN_ERROR_OPTION = 3,          /* an unknown enum value, or one that this norm does not take */
+  AXN_ERROR_OPTION = 3,          /* an unknown enum value, or one that this norm does not take; an
+                                    option out of range that has no status of its own; an output
+                                    that this plan has not */
   AXN_ERROR_SHAPE = 4,           /* a rank or an extent out of range */
   AXN_ERROR_OVERFLOW = 5,        /* a size in elements or bytes that does not fit */
-  AXN_ERROR_GROUPS = 6,          /* groups below 1, or that do not divide the channels */
+  AXN_ERROR_GROUPS = 6,          /* groups below 1, or that do not divide the channels; ghost_batch
+                                    below 1, or that does not divide the samples */
   AXN_ERROR_AXIS = 7,            /* an axis that the tensor does not have */
   AXN_ERROR_EPSILON = 8,         /* epsilon not a finite number above 0 */
   AXN_ERROR_MOMENTUM = 9,        /* momentum outside 0 to 1 and not AXN_MOMENTUM_CUMULATIVE, or a
@@ -93,7 +101,8 @@ typedef enum axn_status {
   AXN_ERROR_THREADS = 10,        /* a negative thread count */
   AXN_ERROR_ISA = 11,            /* an instruction set that this machine or build lacks */
   AXN_ERROR_MEMORY = 12,         /* the plan could not be allocated */
-  AXN_ERROR_TOO_FEW_VALUES = 13, /* training with one value per statistic */
+  AXN_ERROR_TOO_FEW_VALUES = 13, /* training with one value per statistic, where that is an error:
+                                    batch, ghost and instance */
   AXN_ERROR_WORKSPACE = 14,      /* a workspace smaller than the plan says */
   AXN_ERROR_ALIGNMENT = 15,      /* a buffer not aligned to its element type */
   AXN_ERROR_OVERLAP = 16,        /* an output that overlaps another buffer, other than in place */
@@ -120,17 +129,18 @@ typedef enum axn_norm {
   AXN_GHOST_BATCH_NORM = 7 /* batch normalization of each `ghost_batch` samples by themselves */
 } axn_norm;
 
-/* The name of a norm ("batch", "layer", "instance", "group", "rms", "positional", "ghost"); null for an
- * unknown value. Values run from 1 without a gap, so a program can list the norms of the library that it
- * runs with. */
+/* The name of a norm ("batch", "layer", "instance", "group", "rms", "positional", "ghost"); null for
+ * an unknown value. Values run from 1 without a gap, so a program can list the norms of the library
+ * that it runs with. */
 AXN_API const char *axn_norm_name(axn_norm norm);
 
-/* Type of x, y and their gradients. Statistics (mean, rstd, the running ones) are float, with AXN_FLOAT64
- * double. The 16-bit types are computed with as float32 and rounded once, to the nearest, ties to even;
- * a NaN stays one. */
+/* Type of x, y, the residual and their gradients. Statistics (mean, rstd, the running ones) are
+ * float, with AXN_FLOAT64 double. The 16-bit types are computed with as float32 and rounded once, to
+ * the nearest, ties to even: what rounds beyond the largest number becomes infinity, subnormals are
+ * kept, a NaN stays one. Their arrays are of uint16_t, or a compiler's own type of that format. */
 typedef enum axn_dtype {
   AXN_FLOAT32 = 1,
-  AXN_FLOAT64 = 2,  /* for checking: exact, and not made for speed in channels last */
+  AXN_FLOAT64 = 2,  /* computed with as float64, in plain C: to check against, not made for speed */
   AXN_BFLOAT16 = 3, /* the upper half of a float32 */
   AXN_FLOAT16 = 4   /* IEEE 754 binary16 */
 } axn_dtype;
@@ -145,14 +155,15 @@ typedef enum axn_layout {
   AXN_CHANNELS_LAST = 2   /* N H W C */
 } axn_layout;
 
-/* What one element of scale and shift belongs to. */
+/* What one element of scale and shift belongs to: a channel, [C], with every norm; or one element of
+ * the reduced axes, in x's order, with layer and rms and with strategies that say so. */
 typedef enum axn_parameters {
-  AXN_PARAMETERS_PER_CHANNEL = 1, /* [C], for every norm */
-  AXN_PARAMETERS_PER_ELEMENT =
-      2 /* layer and rms only: one per element of the normalized axes, in x's order */
+  AXN_PARAMETERS_PER_CHANNEL = 1,
+  AXN_PARAMETERS_PER_ELEMENT = 2
 } axn_parameters;
 
-/* What is applied to the normalized, scaled and shifted values, once the residual is added. */
+/* What is applied to z, the normalized, scaled and shifted value with the residual added. In backward
+ * the derivative at z = 0 is 0 for ReLU, negative_slope for leaky ReLU. */
 typedef enum axn_activation {
   AXN_ACTIVATION_NONE = 0,
   AXN_ACTIVATION_RELU = 1,       /* max(z, 0) */
@@ -202,8 +213,8 @@ struct axn_desc;
 /* Which elements share a statistic: those with the same index along every axis that is not reduced. */
 typedef struct axn_axes {
   uint32_t reduced; /* bit k set: axis k of N, C, spatial is reduced, or a part of it */
-  int split_axis; /* a reduced axis that is cut into groups of neighbours first: the group's index is
-                       kept, what is within a group reduced; or -1 */
+  int split_axis;   /* a reduced axis that is cut into groups of neighbours first: the group's index
+                      is kept, what is within a group reduced; or -1 */
   int64_t split_groups; /* into how many, a divisor of the extent; 1 where nothing is split */
 } axn_axes;
 
@@ -214,21 +225,23 @@ typedef enum axn_running_rule {
   AXN_RUNNING_IN_TURN = 2   /* each counts as a batch of its own, in the order of memory */
 } axn_running_rule;
 
-/* A normalization: a name, and a function from a descriptor to axes. The built-in ones are rows of a table
- * of this very struct; a program adds one of its own by pointing desc.strategy to it. Start from
+/* A normalization: a name, and a function from a descriptor to axes. The built-in ones are rows of a
+ * table of this very struct; a program adds one of its own by pointing desc.strategy to it. Start from
  * axn_strategy_init(). docs/strategies.md has a complete example. */
 typedef struct axn_strategy {
   size_t struct_size;
-  const char *name; /* for messages */
-  /* Fills in *axes, of which `reduced` comes as 0, split_axis as -1, split_groups as 1; looks at no more of
-   * the descriptor than shape, rank and its own options. It is called by axn_plan_create() alone. On
-   * failure it returns a status other than AXN_OK, and may say why in *error if that is not null. What it
-   * selects is checked: an axis that the tensor does not have is an error of the plan. */
+  const char *name; /* for messages; due */
+  /* Due. Fills in *axes, of which `reduced` comes as 0, split_axis as -1, split_groups as 1; looks at no
+   * more of the descriptor than shape, rank and its own options. It is called by axn_plan_create()
+   * alone, on its thread. On failure it returns a status other than AXN_OK, and may say why in *error
+   * if that is not null. What it selects is checked: an axis that the tensor does not have is an error
+   * of the plan (AXN_ERROR_STRATEGY). */
   axn_status (*select)(const struct axn_strategy *self, const struct axn_desc *desc, axn_axes *axes,
                        axn_error *error);
   const void *context; /* the function's own */
   int second_moment;   /* 1: the mean stays, x is divided by the root of the mean of its squares */
-  axn_running_rule running;    /* needs statistics whose last kept axis in memory is all of C */
+  axn_running_rule running;    /* needs statistics whose last kept axis in memory is all of C, and
+                                  no second_moment */
   int inference_needs_running; /* 1: inference without running statistics is an error */
   int training_needs_values;   /* 1: training with one value per statistic is an error */
   int parameters_per_element;  /* 1: scale and shift may be per element of the reduced axes */
@@ -244,7 +257,9 @@ static inline axn_strategy axn_strategy_init(void) {
 #define AXN_MAX_RANK 8                 /* room in the struct; this version takes ranks 2 to 5 */
 #define AXN_MOMENTUM_CUMULATIVE (-1.0) /* momentum: plain average over all batches so far */
 
-/* What to normalize. Start from axn_desc_init(), then set shape, rank and norm. */
+/* What to normalize. Start from axn_desc_init(), which sets batch normalization of float32, channels
+ * first, axis 1, scale and shift per channel, epsilon 1e-5, momentum 0.1, the unbiased running variance
+ * and a negative slope of 0.01; then set shape, rank and norm. */
 typedef struct axn_desc {
   size_t struct_size;
   axn_norm norm;
@@ -253,25 +268,25 @@ typedef struct axn_desc {
   int rank;                    /* 2 to 5: N, C, then the spatial axes */
   int64_t shape[AXN_MAX_RANK]; /* N >= 0, all others >= 1 */
   int64_t groups;              /* group only, else ignored: divides C; must be set */
-  int axis; /* layer and rms only, else ignored: the first normalized axis, negative
-                                  from the end */
+  int axis;                    /* layer and rms only, else ignored: the first normalized axis of N,
+                                  C, spatial; negative: from the end */
   axn_parameters parameters;
-  double epsilon;  /* added to the variance, inside the square root */
-  double momentum; /* weight of the new value in the running statistics, 0 to 1; ONNX's
-                      and Keras's number is one minus it */
+  double epsilon;  /* added to the variance, inside the square root; finite, above 0 */
+  double momentum; /* weight of the new value in the running statistics, 0 to 1, or
+                      AXN_MOMENTUM_CUMULATIVE; ONNX's and Keras's number is one minus it */
   axn_running_variance running_variance;
   axn_isa isa;
   int threads;                   /* 0: as many as OpenMP would use */
   axn_parallel_for parallel_for; /* null: OpenMP, or the calling thread where built without */
   void *parallel_context;
-  int64_t ghost_batch; /* ghost only, else ignored: samples that share statistics, a divisor of
-                                   N; must be set */
-  const axn_strategy
-      *strategy;             /* in place of `norm`, which is then ignored; null: `norm`. Copied; its
-                                   name must live as long as the plan */
+  int64_t ghost_batch; /* ghost only, else ignored: samples that share statistics; divides N; must
+                          be set */
+  /* In place of `norm`, which is then ignored; null: `norm`. Copied; its name must live as long as the
+   * plan. */
+  const axn_strategy *strategy;
   axn_dtype parameter_dtype; /* of scale, shift and their gradients: dtype or float32; 0: dtype */
   axn_activation activation; /* fused into every pass */
-  double negative_slope;     /* leaky ReLU only, else ignored: a finite number */
+  double negative_slope;     /* leaky ReLU only, else ignored: finite; used as float */
 } axn_desc;
 
 static inline axn_desc axn_desc_init(void) {
@@ -293,7 +308,9 @@ static inline axn_desc axn_desc_init(void) {
 /* A checked descriptor with everything decided that does not depend on data. Immutable. */
 typedef struct axn_plan axn_plan;
 
-/* Makes a plan; *plan is null after an error. The descriptor is copied. `error` may be null. */
+/* Makes a plan; *plan is null after an error. The descriptor is copied. `error` may be null.
+ * Errors: the status of the field at fault, those of a strategy's function among them;
+ * AXN_ERROR_STRUCT_SIZE, AXN_ERROR_MEMORY. */
 AXN_API axn_status axn_plan_create(axn_plan **plan, const axn_desc *desc, axn_error *error);
 
 /* Frees a plan; null is allowed. No run of it may be under way. */
@@ -303,9 +320,11 @@ AXN_API void axn_plan_destroy(axn_plan *plan);
 typedef struct axn_plan_info {
   size_t struct_size;
   int64_t elements;   /* of x */
-  int64_t statistics; /* (mean, rstd) pairs: the extents of the axes that are not reduced */
+  int64_t statistics; /* (mean, rstd) pairs: the product of the extents that are not reduced, and
+                         of the groups of a split axis */
   int64_t values_per_statistic; /* elements of x that share one pair; 0 where N is 0 */
-  int64_t parameters;           /* elements of scale and of shift */
+  int64_t parameters;           /* elements of scale and of shift; 0 where N is 0 and reduced axes,
+                                   N among them, have one per element */
   int64_t running_statistics;   /* elements of running_mean; 0 where the norm keeps none */
   int64_t values_per_task;      /* elements of a block, the smallest piece of work; it can cover
                                    several statistics side by side */
@@ -332,16 +351,21 @@ AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, 
 
 /*
  * Common to the three runs below:
- *   x, y and their gradients hold `elements` values, scale, shift and their gradients `parameters`,
- *   mean and rstd `statistics`, the running ones `running_statistics`. Pointers marked optional may
- *   be null. rstd is 1 / sqrt(variance + epsilon); for rms, with the mean of the squares in place of the
- *   variance, and the mean is 0. Statistics stand in x's order in memory: what reducing x's array along
- *   the reduced axes leaves.
+ *   x, y, residual and their gradients hold `elements` values of the plan's dtype; scale, shift and
+ *   their gradients `parameters`, of its parameter_dtype; mean and rstd `statistics`, the running ones
+ *   `running_statistics`, of float, or double where dtype is AXN_FLOAT64. Each is aligned to its
+ *   element, no more. Pointers marked optional may be null. rstd is 1 / sqrt(variance + epsilon); for
+ *   rms, with the mean of the squares in place of the variance, and the mean is 0. Statistics stand in
+ *   x's order in memory: what reducing x's array along the reduced axes leaves.
+ *   Outputs overlap no other buffer, but where it says `may be`: then it is the same address
+ *   (AXN_ERROR_OVERLAP).
  *   workspace: at least the plan's size for this run, of any alignment; its contents mean nothing
  *   before or after. May be null where that size is 0.
  *   threads: for this call in place of the plan's number; 0 leaves the plan's.
  *   N = 0: nothing is written but parameter gradients, which are zero.
  *   NaN or infinity in x reaches the outputs of its own statistic only, and parameter gradients.
+ *   Errors: AXN_ERROR_NULL, AXN_ERROR_STRUCT_SIZE, AXN_ERROR_THREADS, AXN_ERROR_WORKSPACE,
+ *   AXN_ERROR_ALIGNMENT, AXN_ERROR_OVERLAP, AXN_ERROR_STATISTICS, and what a run says below.
  */
 
 /* Forward in training: statistics from x. */
@@ -355,8 +379,8 @@ typedef struct axn_training_args {
   void *rstd;         /* optional output, for axn_backward */
   void *running_mean; /* optional, updated; batch, instance and ghost only, both or neither */
   void *running_variance;
-  int64_t *batch_count; /* optional, batches so far, incremented (by the number of ghost batches);
-                       due with AXN_MOMENTUM_CUMULATIVE */
+  int64_t *batch_count; /* optional, batches so far, 0 or above, incremented (by the number of ghost
+                           batches); due with running statistics and AXN_MOMENTUM_CUMULATIVE */
   void *workspace;
   size_t workspace_size;
   int threads;
@@ -370,16 +394,18 @@ static inline axn_training_args axn_training_init(void) {
   return args;
 }
 
-/* Running update: new = (1 - momentum) * old + momentum * statistic; for ghost batches once for each, in
- * order (Hoffer, Hubara & Soudry 2017, algorithm 1).
+/* Running update: new = (1 - momentum) * old + momentum * statistic; for ghost batches once for each,
+ * in order (Hoffer, Hubara & Soudry 2017).
  * Fails with AXN_ERROR_TOO_FEW_VALUES for batch, ghost and instance normalization where a statistic has
- * one value (as PyTorch does); layer and group normalization give the shift there. */
+ * one value (as PyTorch does); layer, group and positional normalization give the shift there, rms
+ * x * rstd * scale + shift as ever. AXN_ERROR_MOMENTUM where *batch_count is negative. */
 AXN_API axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *args,
                                         axn_error *error);
 
 /* Forward in inference. With running_mean and running_variance (batch, ghost and instance) these
- * normalize; batch and ghost must have them. Without, as in training, from x: all others, and instance by
- * choice (where a statistic has one value, that gives the shift). */
+ * normalize; batch and ghost must have them. Without, as in training, from x: all others, and instance
+ * by choice (where a statistic has one value, that gives the shift). The workspace that a call needs
+ * can be smaller than the plan's with instance normalization: with running statistics. */
 typedef struct axn_inference_args {
   size_t struct_size;
   const void *x;
@@ -404,16 +430,20 @@ static inline axn_inference_args axn_inference_init(void) {
 AXN_API axn_status axn_forward_inference(const axn_plan *plan, const axn_inference_args *args,
                                          axn_error *error);
 
-/* Backward: gradients of a loss by x, scale and shift, from its gradient by y.
+/* Backward: gradients of a loss by x, scale, shift and residual, from its gradient by y.
  * Statistics: either mean and rstd as axn_forward_training gave them, through which the gradient
  * then flows; or running_mean and running_variance (batch, ghost and instance), which are constants.
  * rms needs rstd alone.
- * Nothing is kept from forward for an activation: its argument is computed again, from x (which is then due),
- * mean, rstd, scale, shift and residual. The gradient behind it is kept in grad_residual, else in grad_x, one of
- * which must be given, in their type: the 16-bit types round it there. */
+ * With an activation, its argument z is computed again, from x, the statistics, scale, shift and
+ * residual: nothing of z is kept from forward, and y is not needed. The gradient by z,
+ * grad_y * activation'(z), is written to grad_residual or, where that is null, to grad_x first, so that
+ * one of them is due; the 16-bit types round it there, once. How near that z is to forward's where the
+ * mean is large: docs/mathematics.md, section 7.11.
+ * Errors besides the common ones: AXN_ERROR_NULL where an activation lacks x, or both grad_x and
+ * grad_residual; AXN_ERROR_OPTION where grad_residual is given without an activation. */
 typedef struct axn_backward_args {
   size_t struct_size;
-  const void *x; /* optional where neither grad_scale nor mean and rstd are given */
+  const void *x; /* optional with running statistics, without grad_scale and without activation */
   const void *grad_y;
   const void *scale; /* optional: 1 */
   const void *mean;
@@ -422,13 +452,14 @@ typedef struct axn_backward_args {
   const void *running_variance;
   void *grad_x;     /* optional output; may be grad_y */
   void *grad_scale; /* optional output, also where scale is null */
-  void *grad_shift; /* optional output */
+  void *grad_shift; /* optional output, also where shift is null */
   void *workspace;
   size_t workspace_size;
   int threads;
-  const void *shift;    /* with an activation, for which its argument is found again: what */
-  const void *residual; /* forward was given, null where that was */
-  void *grad_residual;  /* optional output, only with an activation: without, it is grad_y */
+  const void *shift;    /* with an activation, else not read: what forward was given, or null */
+  const void *residual; /* likewise */
+  void *grad_residual;  /* optional output, only with an activation (without one it is grad_y): the
+                           gradient by z, also where residual is null */
 } axn_backward_args;
 
 static inline axn_backward_args axn_backward_init(void) {

@@ -51,8 +51,9 @@ typedef enum axn_framework {
   AXN_FRAMEWORK_FLAX = 5        /* flax.linen, flax.nnx */
 } axn_framework;
 
-/* The default epsilon of a framework's normalization. 0, which no plan takes, where the framework has
- * no such layer, or framework or norm is unknown. */
+/* The default epsilon of a framework's batch, layer, instance or group normalization. 0, which no plan
+ * takes, where the framework has no such layer, for every other norm (rms has the function below), or
+ * where the framework is unknown. */
 static inline double axn_framework_epsilon(axn_framework framework, axn_norm norm) {
   if (norm < AXN_BATCH_NORM || norm > AXN_GROUP_NORM) return 0;
   switch (framework) {
@@ -109,8 +110,9 @@ static inline axn_running_variance axn_framework_running_variance(axn_framework 
              : AXN_RUNNING_VARIANCE_BIASED;
 }
 
-/* Sets epsilon, momentum and running_variance to a framework's defaults for desc's norm; what the
- * framework has not, makes axn_plan_create() fail with AXN_ERROR_EPSILON. */
+/* Sets epsilon, momentum and running_variance to a framework's defaults for desc's norm, which is
+ * batch, layer, instance or group; any other, or what the framework has not, makes axn_plan_create()
+ * fail with AXN_ERROR_EPSILON: set epsilon oneself, for rms to axn_framework_rms_epsilon(). */
 static inline void axn_desc_follow(axn_desc *desc, axn_framework framework) {
   desc->epsilon = axn_framework_epsilon(framework, desc->norm);
   desc->momentum = axn_framework_momentum(framework);

@@ -15,7 +15,7 @@
  *     norm, then layer:   weight[o][i]... * factor[i],
  *                         bias[o] + sum over i and the kernel of weight[o][i][k] * offset[i]
  *
- * Computed in float64 and rounded once. docs/folding.md has the derivation, what padding does to the
+ * All arrays are float; computed in float64 and rounded once. docs/folding.md has the derivation, what padding does to the
  * second form, and how far the folded layer's results are from those of the two layers.
  *
  * Ownership: all arrays are the caller's; nothing is allocated. Threads: a call is one thread's work

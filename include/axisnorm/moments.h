@@ -14,7 +14,8 @@
  * batches, of any sizes, then finish. docs/statistics.md has the uses: precise statistics (Wu &
  * Johnson 2021), pooling over machines, batch renormalization, an image in tiles.
  *
- *     double mean[C], m2[C];                      one entry per statistic of the plan
+ *     double mean[C], m2[C];                      one entry per statistic of the plan; float64
+ *                                                 whatever the type of the tensors
  *     axn_moment_state state = axn_moment_state_init();
  *     state.statistics = C, state.mean = mean, state.m2 = m2;
  *     status = axn_moments_reset(&state, NULL);
@@ -61,7 +62,7 @@ AXN_API axn_status axn_moments_reset(axn_moment_state *state, axn_error *error);
 /* Start from axn_moments_init(). */
 typedef struct axn_moments_args {
   size_t struct_size;
-  const void *x;           /* the plan's elements */
+  const void *x;           /* the plan's elements, of its dtype */
   axn_moment_state *state; /* as many statistics as axn_plan_describe() says, updated */
   void *workspace;         /* the plan's training_workspace: it is a training run's first half */
   size_t workspace_size;
@@ -77,11 +78,12 @@ static inline axn_moments_args axn_moments_init(void) {
 
 /*
  * Adds the values of x to the state, as the plan's norm divides them among statistics.
- * Nothing is normalized, and nothing of the plan but shape, layout, norm, groups and axis has a part
- * in it; so batches of other N go into the same state through plans of their own: batch
- * normalization has C statistics whatever N is. Layer, instance and group normalization have
- * statistics per sample: entry k of one call and entry k of the next are then pooled, which makes
- * sense for parts of the same samples (tiles of an image), not for batches of different ones.
+ * Nothing is normalized, and nothing of the plan but dtype, shape, layout and what chooses the axes
+ * (norm with groups, axis or ghost_batch, or strategy) has a part in it; so batches of other N go into
+ * the same state through plans of their own: batch normalization has C statistics whatever N is. All
+ * other norms but ghost have statistics per sample: entry k of one call and entry k of the next are
+ * then pooled, which makes sense for parts of the same samples (tiles of an image), not for batches of
+ * different ones. Ghost has statistics per ghost batch, with the same consequence.
  * For rms the state holds mean and M2 as for any other norm; its second moment is M2 / count + mean^2.
  * One value per statistic is enough here. N = 0 adds nothing.
  * The bits do not depend on the number of threads or the instruction set. They do depend, in the
@@ -121,7 +123,9 @@ static inline axn_moment_results axn_moment_results_init(void) {
 }
 
 /* Rounds a state to float, once; the state stays, and may go on. After one accumulate into an empty
- * state, mean and rstd are the bits that axn_forward_training() gives for the same x and epsilon.
+ * state, mean and rstd are the bits that axn_forward_training() gives for the same x and epsilon; but
+ * for AXN_FLOAT64 they are float where that gives double (the state has the doubles), and for rms,
+ * whose rstd is that of the second moment, they are mean and rstd of layer normalization.
  * Errors: AXN_ERROR_STATISTICS where the state has seen no value, AXN_ERROR_TOO_FEW_VALUES where it
  * has seen one and the unbiased variance is due, AXN_ERROR_OPTION, AXN_ERROR_EPSILON. */
 AXN_API axn_status axn_moments_finish(const axn_moment_state *state,
@@ -129,26 +133,28 @@ AXN_API axn_status axn_moments_finish(const axn_moment_state *state,
 
 /*
  * Running statistics from a state, in place of a running average: what was in running_mean and
- * running_variance, [running_statistics] of the type that the plan's runs take, is overwritten. The variance is of the kind that the plan's
- * running_variance asks for, with the state's count. A state of the plan's number of statistics, which
- * has seen more than one value (AXN_ERROR_TOO_FEW_VALUES; for the biased variance one will do); of the
- * plan nothing else has a part in it.
+ * running_variance, [running_statistics] of the type that the plan's runs take (float, double with
+ * AXN_FLOAT64), is overwritten. The variance is of the kind that the plan's running_variance asks for,
+ * with the state's count. A state of the plan's number of statistics, which has seen more than one
+ * value (AXN_ERROR_TOO_FEW_VALUES; for the biased variance one will do); of the plan nothing else has
+ * a part in it.
  *   Batch: the statistics of all values seen.
  *   Instance: a channel has N statistics, and their averages count, as in training. That is right
  * after one call of axn_moments_accumulate() (or several on parts of the same samples). For the
  * average over many batches use axn_forward_training() with AXN_MOMENTUM_CUMULATIVE; for the variance
  * of a channel over all samples together, what lies between them included, a plan of batch
- * normalization. Ghost: the average likewise.
- *   Layer and group normalization keep none: AXN_ERROR_STATISTICS.
+ * normalization.
+ *   Ghost: a channel has a statistic per ghost batch, and their averages count likewise.
+ *   Layer, group, rms and positional normalization keep none: AXN_ERROR_STATISTICS.
  */
 AXN_API axn_status axn_moments_set_running(const axn_plan *plan, const axn_moment_state *state,
                                            void *running_mean, void *running_variance,
                                            axn_error *error);
 
 /* The same, but moves the running statistics as axn_forward_training() would have done, had it seen
- * all the state's values as one batch: with the plan's momentum. For a batch that came in several
- * pieces, or was spread over machines. batch_count: optional, batches so far, incremented; due with
- * AXN_MOMENTUM_CUMULATIVE. */
+ * all the state's values as one batch: with the plan's momentum; for ghost once per ghost batch, in
+ * turn. For a batch that came in several pieces, or was spread over machines. batch_count: optional,
+ * batches so far, incremented (by the number of ghost batches); due with AXN_MOMENTUM_CUMULATIVE. */
 AXN_API axn_status axn_moments_update_running(const axn_plan *plan, const axn_moment_state *state,
                                               void *running_mean, void *running_variance,
                                               int64_t *batch_count, axn_error *error);

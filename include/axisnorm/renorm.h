@@ -23,8 +23,12 @@
  *     axn_renorm_grad_scale                                           grad_scale by the real scale
  *
  * With r_max = 1 and d_max = 0 it is batch normalization, bit by bit; without bounds (infinity) the
- * outputs are, but for rounding, those of inference with the running statistics. The paper starts with the former and
- * relaxes to r_max = 3 and d_max = 5. docs/statistics.md says more.
+ * outputs are, but for rounding, those of inference with the running statistics. The paper starts with
+ * the former and relaxes to r_max = 3 and d_max = 5. docs/statistics.md says more.
+ *
+ * Parameters and statistics are float here: plans of float32, and of the 16-bit types with
+ * parameter_dtype = AXN_FLOAT32, take them as they are; for AXN_FLOAT64 convert them. With an
+ * activation, axn_backward takes shift = effective_shift as well.
  *
  * Ownership: all arrays are the caller's. Threads: a call is one thread's work, on its arguments
  * alone. Errors: arguments are checked before anything is written.
