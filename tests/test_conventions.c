@@ -65,3 +65,20 @@ Test(conventions, unknown_is_refused) {
   cr_assert(axn_framework_rms_epsilon((axn_framework)0) == 0);
   cr_assert(axn_framework_momentum((axn_framework)0) == -2);
 }
+
+/* The norms that are variants of others follow them, rms its own default; plans take what comes of it. */
+Test(conventions, variants_follow) {
+  static const axn_norm norms[][2] = {{AXN_GHOST_BATCH_NORM, AXN_BATCH_NORM},
+                                      {AXN_POSITIONAL_NORM, AXN_LAYER_NORM}};
+  for (int f = AXN_FRAMEWORK_PYTORCH; f <= AXN_FRAMEWORK_FLAX; f++) {
+    const axn_framework framework = (axn_framework)f;
+    for (int i = 0; i < 2; i++) {
+      cr_assert(axn_framework_epsilon(framework, norms[i][0]) ==
+                axn_framework_epsilon(framework, norms[i][1]));
+    }
+    axn_desc desc = axn_desc_init();
+    desc.norm = AXN_RMS_NORM;
+    axn_desc_follow(&desc, framework);
+    cr_assert(desc.epsilon == axn_framework_rms_epsilon(framework));
+  }
+}

@@ -3,6 +3,7 @@
 #include "typed.h"
 
 #include <criterion/criterion.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,4 +261,64 @@ Test(endings, names_and_unknown_ones) {
     cr_assert(axn_plan_create(&plan, &desc, &error) == AXN_ERROR_OPTION);
     cr_assert(strstr(error.message, "negative_slope"));
   }
+}
+
+/* ---- far out, and in place of the residual ---- */
+
+Test(endings, far_to_the_left_nothing_is_left) {
+  static const float far[] = {-15.0f, -90.0f, -1e4f, -1e30f, -FLT_MAX, -INFINITY};
+  for (int dtype = AXN_FLOAT32; dtype <= AXN_FLOAT64; dtype++) {
+    for (int activation = AXN_ACTIVATION_SILU; activation <= AXN_ACTIVATION_GELU_TANH;
+         activation++) {
+      axn_desc desc = desc_of(AXN_BATCH_NORM, 1, 1, 6, 0, 0);
+      desc.activation = (axn_activation)activation, desc.epsilon = 1.0;
+      desc.dtype = (axn_dtype)dtype;
+      axn_plan *plan = NULL;
+      double x[6], y[6], zero[1] = {0};
+      for (int i = 0; i < 6; i++) typed_set(x, desc.dtype, i, (double)far[i]);
+      cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+      axn_inference_args args = axn_inference_init();
+      args.x = x, args.y = y, args.running_mean = args.running_variance = zero;
+      cr_assert(axn_forward_inference(plan, &args, NULL) == AXN_OK);
+      for (int i = 0; i < 6; i++) {
+        const double is = typed_get(y, desc.dtype, i);
+        cr_assert(fabs(is) < 5e-6, "%s(%g) is %g", axn_activation_name(desc.activation),
+                  (double)far[i], is);
+      }
+      axn_plan_destroy(plan);
+    }
+  }
+}
+
+Test(endings, y_may_be_the_residual) {
+  static const int64_t shape[5] = {4, 6, 3, 5, 7};
+  axn_desc desc;
+  for (int i = 0; listed_desc(i, shape, &desc); i++) {
+    desc.activation = (axn_activation)(i % 6);
+    buffers own = buffers_of(&desc, TYPES[i % 4], TYPES[i % 4], TYPES[i % 4], 0.5);
+    const size_t bytes = (size_t)own.info.elements * axn_dtype_size(own.dtype);
+    own.with_residual = 1;
+    buffers_run(&own, 0);
+    axn_training_args args = axn_training_init();
+    args.x = own.x, args.scale = own.scale, args.shift = own.shift;
+    args.residual = args.y = own.residual;
+    args.workspace = own.workspace, args.workspace_size = own.info.training_workspace;
+    cr_assert(axn_forward_training(own.plan, &args, NULL) == AXN_OK);
+    cr_assert(memcmp(own.residual, own.y, bytes) == 0, "%s", desc_text(&desc));
+    buffers_free(&own);
+  }
+}
+
+/* A slope that float32 does not have is not rounded to it in float64. */
+Test(endings, slope_of_float64) {
+  axn_desc desc = desc_of(AXN_BATCH_NORM, 1, 1, 2, 0, 0);
+  axn_plan *plan = NULL;
+  double x[2] = {-1.0, 1.0}, y[2], zero[1] = {0.0};
+  desc.activation = AXN_ACTIVATION_LEAKY_RELU, desc.dtype = AXN_FLOAT64, desc.epsilon = 1.0;
+  cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+  axn_inference_args args = axn_inference_init();
+  args.x = x, args.y = y, args.running_mean = args.running_variance = zero;
+  cr_assert(axn_forward_inference(plan, &args, NULL) == AXN_OK);
+  cr_assert(y[0] == -0.01 && y[1] == 1.0, "%.17g", y[0]);
+  axn_plan_destroy(plan);
 }

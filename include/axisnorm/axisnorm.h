@@ -372,7 +372,7 @@ AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, 
 typedef struct axn_training_args {
   size_t struct_size;
   const void *x;
-  void *y;            /* may be x */
+  void *y;            /* may be x, or residual */
   const void *scale;  /* optional: 1 */
   const void *shift;  /* optional: 0 */
   void *mean;         /* optional output, for axn_backward */
@@ -409,7 +409,7 @@ AXN_API axn_status axn_forward_training(const axn_plan *plan, const axn_training
 typedef struct axn_inference_args {
   size_t struct_size;
   const void *x;
-  void *y;           /* may be x */
+  void *y;           /* may be x, or residual */
   const void *scale; /* optional: 1 */
   const void *shift; /* optional: 0 */
   const void *running_mean;

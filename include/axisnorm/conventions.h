@@ -51,26 +51,7 @@ typedef enum axn_framework {
   AXN_FRAMEWORK_FLAX = 5        /* flax.linen, flax.nnx */
 } axn_framework;
 
-/* The default epsilon of a framework's batch, layer, instance or group normalization. 0, which no plan
- * takes, where the framework has no such layer, for every other norm (rms has the function below), or
- * where the framework is unknown. */
-static inline double axn_framework_epsilon(axn_framework framework, axn_norm norm) {
-  if (norm < AXN_BATCH_NORM || norm > AXN_GROUP_NORM) return 0;
-  switch (framework) {
-  case AXN_FRAMEWORK_PYTORCH:
-  case AXN_FRAMEWORK_ONNX:
-    return 1e-5;
-  case AXN_FRAMEWORK_KERAS: /* instance: GroupNormalization(groups=-1) */
-    return 1e-3;
-  case AXN_FRAMEWORK_TENSORFLOW:
-    return norm == AXN_BATCH_NORM ? 1e-4 : 0;
-  case AXN_FRAMEWORK_FLAX:
-    return norm == AXN_BATCH_NORM ? 1e-5 : 1e-6;
-  }
-  return 0;
-}
-
-/* The same for normalization by the root mean square (torch.nn.RMSNorm on float32: its machine
+/* Default epsilon of normalization by the root mean square (torch.nn.RMSNorm on float32: its machine
  * epsilon, 2^-23). */
 static inline double axn_framework_rms_epsilon(axn_framework framework) {
   switch (framework) {
@@ -83,6 +64,27 @@ static inline double axn_framework_rms_epsilon(axn_framework framework) {
     return 1e-6;
   case AXN_FRAMEWORK_TENSORFLOW:
     break;
+  }
+  return 0;
+}
+
+/* The default epsilon of a framework's layer for a norm: ghost as batch, positional as layer. 0, which no plan
+ * takes, where the framework has no such layer, or is unknown. */
+static inline double axn_framework_epsilon(axn_framework framework, axn_norm norm) {
+  if (norm == AXN_RMS_NORM) return axn_framework_rms_epsilon(framework);
+  if (norm == AXN_GHOST_BATCH_NORM) norm = AXN_BATCH_NORM;
+  if (norm == AXN_POSITIONAL_NORM) norm = AXN_LAYER_NORM;
+  if (norm < AXN_BATCH_NORM || norm > AXN_GROUP_NORM) return 0;
+  switch (framework) {
+  case AXN_FRAMEWORK_PYTORCH:
+  case AXN_FRAMEWORK_ONNX:
+    return 1e-5;
+  case AXN_FRAMEWORK_KERAS: /* instance: GroupNormalization(groups=-1) */
+    return 1e-3;
+  case AXN_FRAMEWORK_TENSORFLOW:
+    return norm == AXN_BATCH_NORM ? 1e-4 : 0;
+  case AXN_FRAMEWORK_FLAX:
+    return norm == AXN_BATCH_NORM ? 1e-5 : 1e-6;
   }
   return 0;
 }
@@ -110,9 +112,8 @@ static inline axn_running_variance axn_framework_running_variance(axn_framework 
              : AXN_RUNNING_VARIANCE_BIASED;
 }
 
-/* Sets epsilon, momentum and running_variance to a framework's defaults for desc's norm, which is
- * batch, layer, instance or group; any other, or what the framework has not, makes axn_plan_create()
- * fail with AXN_ERROR_EPSILON: set epsilon oneself, for rms to axn_framework_rms_epsilon(). */
+/* Sets epsilon, momentum and running_variance to a framework's defaults for desc's norm. What the framework
+ * has not makes axn_plan_create() fail with AXN_ERROR_EPSILON: set epsilon oneself. */
 static inline void axn_desc_follow(axn_desc *desc, axn_framework framework) {
   desc->epsilon = axn_framework_epsilon(framework, desc->norm);
   desc->momentum = axn_framework_momentum(framework);

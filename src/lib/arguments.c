@@ -34,17 +34,17 @@ static axn_status check_training_buffers(const axn_plan *plan, const axn_trainin
   const int64_t statistics = axn_statistics(plan);
   const bool counted = args->running_mean != NULL && plan->desc.momentum == AXN_MOMENTUM_CUMULATIVE;
   const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, true, false, NULL},
-      {"y", args->y, plan->elements, value, true, true, "x"},
-      {"scale", args->scale, plan->parameters, parameter, false, false, NULL},
-      {"shift", args->shift, plan->parameters, parameter, false, false, NULL},
-      {"mean", args->mean, statistics, real, false, true, NULL},
-      {"rstd", args->rstd, statistics, real, false, true, NULL},
-      {"running_mean", args->running_mean, plan->running, real, false, true, NULL},
-      {"running_variance", args->running_variance, plan->running, real, false, true, NULL},
-      {"residual", args->residual, plan->elements, value, false, false, NULL},
-      {"batch_count", args->batch_count, 1, sizeof(int64_t), counted, true, NULL},
-      {"workspace", args->workspace, (int64_t)axn_training_bytes(plan), 1, false, true, NULL},
+      {"x", args->x, plan->elements, value, true, false, NULL, NULL},
+      {"y", args->y, plan->elements, value, true, true, "x", "residual"},
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL},
+      {"mean", args->mean, statistics, real, false, true, NULL, NULL},
+      {"rstd", args->rstd, statistics, real, false, true, NULL, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, true, NULL, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, true, NULL, NULL},
+      {"residual", args->residual, plan->elements, value, false, false, NULL, NULL},
+      {"batch_count", args->batch_count, 1, sizeof(int64_t), counted, true, NULL, NULL},
+      {"workspace", args->workspace, (int64_t)axn_training_bytes(plan), 1, false, true, NULL, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }
@@ -83,14 +83,14 @@ static axn_status check_inference_buffers(const axn_plan *plan, const axn_infere
   const size_t value = plan->element_size, real = axn_real_size(plan->doubles);
   const size_t parameter = axn_parameter_size(plan);
   const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, true, false, NULL},
-      {"y", args->y, plan->elements, value, true, true, "x"},
-      {"scale", args->scale, plan->parameters, parameter, false, false, NULL},
-      {"shift", args->shift, plan->parameters, parameter, false, false, NULL},
-      {"running_mean", args->running_mean, plan->running, real, false, false, NULL},
-      {"running_variance", args->running_variance, plan->running, real, false, false, NULL},
-      {"residual", args->residual, plan->elements, value, false, false, NULL},
-      {"workspace", args->workspace, (int64_t)workspace, 1, false, true, NULL},
+      {"x", args->x, plan->elements, value, true, false, NULL, NULL},
+      {"y", args->y, plan->elements, value, true, true, "x", "residual"},
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, false, NULL, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, false, NULL, NULL},
+      {"residual", args->residual, plan->elements, value, false, false, NULL, NULL},
+      {"workspace", args->workspace, (int64_t)workspace, 1, false, true, NULL, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }
@@ -162,20 +162,20 @@ static axn_status check_backward_buffers(const axn_plan *plan, const axn_backwar
   const bool needs_x = args->rstd != NULL || args->grad_scale != NULL;
   const int64_t statistics = axn_statistics(plan);
   const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, needs_x, false, NULL},
-      {"grad_y", args->grad_y, plan->elements, value, true, false, NULL},
-      {"scale", args->scale, plan->parameters, parameter, false, false, NULL},
-      {"mean", args->mean, statistics, real, false, false, NULL},
-      {"rstd", args->rstd, statistics, real, false, false, NULL},
-      {"running_mean", args->running_mean, plan->running, real, false, false, NULL},
-      {"running_variance", args->running_variance, plan->running, real, false, false, NULL},
-      {"shift", args->shift, plan->parameters, parameter, false, false, NULL},
-      {"residual", args->residual, plan->elements, value, false, false, NULL},
-      {"grad_x", args->grad_x, plan->elements, value, false, true, "grad_y"},
-      {"grad_residual", args->grad_residual, plan->elements, value, false, true, NULL},
-      {"grad_scale", args->grad_scale, plan->parameters, parameter, false, true, NULL},
-      {"grad_shift", args->grad_shift, plan->parameters, parameter, false, true, NULL},
-      {"workspace", args->workspace, (int64_t)axn_backward_bytes(plan), 1, false, true, NULL},
+      {"x", args->x, plan->elements, value, needs_x, false, NULL, NULL},
+      {"grad_y", args->grad_y, plan->elements, value, true, false, NULL, NULL},
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL},
+      {"mean", args->mean, statistics, real, false, false, NULL, NULL},
+      {"rstd", args->rstd, statistics, real, false, false, NULL, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, false, NULL, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, false, NULL, NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL},
+      {"residual", args->residual, plan->elements, value, false, false, NULL, NULL},
+      {"grad_x", args->grad_x, plan->elements, value, false, true, "grad_y", NULL},
+      {"grad_residual", args->grad_residual, plan->elements, value, false, true, NULL, NULL},
+      {"grad_scale", args->grad_scale, plan->parameters, parameter, false, true, NULL, NULL},
+      {"grad_shift", args->grad_shift, plan->parameters, parameter, false, true, NULL, NULL},
+      {"workspace", args->workspace, (int64_t)axn_backward_bytes(plan), 1, false, true, NULL, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }

@@ -46,9 +46,13 @@ static bool overlap(const axn_buffer *a, const axn_buffer *b) {
   return start_a < start_b ? start_b - start_a < size_a : start_a - start_b < size_b;
 }
 
+static bool is_named(const char *name, const axn_buffer *buffer) {
+  return name != NULL && strcmp(name, buffer->name) == 0;
+}
+
 static bool in_place(const axn_buffer *written, const axn_buffer *other) {
-  return written->in_place_of != NULL && strcmp(written->in_place_of, other->name) == 0 &&
-         written->start == other->start;
+  return written->start == other->start &&
+         (is_named(written->in_place_of, other) || is_named(written->or_of, other));
 }
 
 static axn_status check_overlap(const axn_buffer *written, const axn_buffer *other,

@@ -21,7 +21,8 @@ typedef struct axn_buffer {
   size_t element_size;
   bool required;
   bool written;
-  const char *in_place_of; /* the one buffer that it may be the same as; or null */
+  const char *in_place_of; /* a buffer that it may be the same as; or null */
+  const char *or_of;       /* another; or null */
 } axn_buffer;
 
 /* Null pointers, alignment, and overlap of anything written with anything else. */

@@ -330,7 +330,9 @@ static void run_forward(forward_run *run) {
   const axn_geometry *geometry = run->apply.geometry;
   const int64_t units = geometry->partition.units;
   const int tensors = run->apply.ending.residual != NULL ? 3 : 2;
-  run->apply.streams = axn_streams_output(run->apply.plan, tensors, run->apply.x == run->apply.y);
+  run->apply.streams = axn_streams_output(run->apply.plan, tensors,
+                                          run->apply.x == run->apply.y ||
+                                              run->apply.ending.residual == run->apply.y);
   if (run->given_mean == NULL) {
     const bool split = axn_split_units(&run->runner, &geometry->partition, geometry->sums.blocks);
     run->keeps |= split;

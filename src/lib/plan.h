@@ -67,7 +67,7 @@ axn_moments axn_sum_moments(const axn_plan *plan, const axn_runner *runner, cons
 /* What the plan's passes end with. */
 static inline axn_ending axn_ending_of(const axn_plan *plan, const void *residual) {
   return (axn_ending){.activation = plan->desc.activation,
-                      .slope = (float)plan->desc.negative_slope,
+                      .slope = plan->desc.negative_slope,
                       .residual = residual};
 }
 

@@ -28,7 +28,7 @@ double axn_running_factor(axn_running_variance kind, int64_t values);
 
 /* Moves the running statistics towards those of a batch, with a momentum. Of several per channel the
  * average counts (as PyTorch's instance normalization does), or each by itself, in order (Hoffer, Hubara &
- * Soudry 2017, algorithm 1). */
+ * Soudry 2017). */
 void axn_update_running(axn_running running, const axn_batch_statistics *batch, double momentum);
 
 #endif

@@ -57,7 +57,7 @@ static axn_status select_group(const axn_strategy *self, const axn_desc *desc, a
   return AXN_OK;
 }
 
-/* Li, Wu, Weinberger & Belongie 2019, equation 1. */
+/* Li, Wu, Weinberger & Belongie 2019. */
 static axn_status select_positional(const axn_strategy *self, const axn_desc *desc, axn_axes *axes,
                                     axn_error *error) {
   (void)self;
@@ -67,7 +67,7 @@ static axn_status select_positional(const axn_strategy *self, const axn_desc *de
   return AXN_OK;
 }
 
-/* Hoffer, Hubara & Soudry 2017, algorithm 1. */
+/* Hoffer, Hubara & Soudry 2017. */
 static axn_status select_ghost(const axn_strategy *self, const axn_desc *desc, axn_axes *axes,
                                axn_error *error) {
   const int64_t samples = desc->shape[AXIS_N];
@@ -93,7 +93,7 @@ static const axn_strategy strategies[] = {
                            .running = AXN_RUNNING_AVERAGED,
                            .training_needs_values = 1},
     [AXN_GROUP_NORM] = {.name = "group", .select = select_group},
-    /* Zhang & Sennrich 2019, equation 4. */
+    /* Zhang & Sennrich 2019. */
     [AXN_RMS_NORM] = {.name = "rms",
                       .select = select_layer,
                       .second_moment = 1,

@@ -78,30 +78,36 @@ INLINE int64_t apply_vectors(const apply_place *run, int64_t i, int64_t length,
 }
 
 /* The last vector may overlap the one before, and both are read before either is written, as y may be x. */
-INLINE void apply_run(const apply_place *run, int64_t length, const apply_factors *f,
-                      const axn_ending *ending, bool streams) {
-  if (length < WIDTH) {
-    apply_some(run, 0, length, f, ending);
+INLINE void apply_whole_run(const apply_place *run, int64_t length, const apply_factors *f,
+                            const axn_ending *ending, bool streams) {
+  int64_t i = streams ? until_aligned(run->y) : 0;
+  if (i > 0) apply_some(run, 0, i, f, ending);
+  i = apply_vectors(run, i, length, f, ending, streams);
+  if (streams && i + WIDTH == length) {
+    vector one = apply_at(run, i, f);
+    end_and_put(&one, 1, run, i, ending, true);
     return;
-  }
-  int64_t i = 0;
-  if (streams && worth_streaming(run->y, length)) {
-    i = until_aligned(run->y);
-    if (i > 0) apply_some(run, 0, i, f, ending);
-    i = apply_vectors(run, i, length, f, ending, true);
-    if (i + WIDTH == length) {
-      vector one = apply_at(run, i, f);
-      end_and_put(&one, 1, run, i, ending, true);
-      return;
-    }
-  } else {
-    i = apply_vectors(run, 0, length, f, ending, false);
   }
   vector here = apply_at(run, i, f), last = apply_at(run, length - WIDTH, f);
   end_vectors(&here, 1, run->at + i, ending);
   end_vectors(&last, 1, run->at + length - WIDTH, ending);
   store_elements(run->y + i, here);
   store_elements(run->y + length - WIDTH, last);
+}
+
+/* With an ending there is one loop for either kind of stores: the choice is little beside an activation. */
+INLINE void apply_run(const apply_place *run, int64_t length, const apply_factors *f,
+                      const axn_ending *ending, bool streams) {
+  const bool past = streams && length >= WIDTH && worth_streaming(run->y, length);
+  if (length < WIDTH) {
+    apply_some(run, 0, length, f, ending);
+  } else if (ending != NULL) {
+    apply_whole_run(run, length, f, ending, past);
+  } else if (past) {
+    apply_whole_run(run, length, f, NULL, true);
+  } else {
+    apply_whole_run(run, length, f, NULL, false);
+  }
 }
 
 /* `scale` and `shift` are per element, or null. */
@@ -178,10 +184,12 @@ INLINE void apply_all_rows(const axn_apply_block *block, const axn_ending *endin
   }
   for (int64_t r = 0; r < block->span.rows; r++) {
     const int64_t at = r * block->span.row_stride;
-    if (block->streams) {
-      apply_lines_in_sequence(block, at, ending, true);
+    if (ending != NULL) {
+      apply_lines_in_sequence(block, at, ending, block->streams);
+    } else if (block->streams) {
+      apply_lines_in_sequence(block, at, NULL, true);
     } else {
-      apply_lines_in_sequence(block, at, ending, false);
+      apply_lines_in_sequence(block, at, NULL, false);
     }
   }
 }
@@ -287,22 +295,19 @@ INLINE void apply_all_columns(const axn_apply_block *block, const axn_ending *en
     const int64_t parameter = r * block->parameter_stride;
     const row_weights some = {weighted && block->scale != NULL ? block->scale[parameter] : 1,
                               weighted && block->shift != NULL ? block->shift[parameter] : 0};
-    const row_weights *weights = weighted ? &some : NULL;
-    if (streams) {
-      apply_row(block, &row, weights, ending, true);
+    if (weighted) {
+      apply_row(block, &row, &some, ending, streams);
+    } else if (streams) {
+      apply_row(block, &row, NULL, ending, true);
     } else {
-      apply_row(block, &row, weights, ending, false);
+      apply_row(block, &row, NULL, ending, false);
     }
   }
 }
 
 static void apply_columns_and_end(const axn_apply_block *given) {
   const axn_apply_block block = *given;
-  if (block.scale != NULL || block.shift != NULL) {
-    apply_all_columns(&block, &block.ending, true);
-  } else {
-    apply_all_columns(&block, &block.ending, false);
-  }
+  apply_all_columns(&block, &block.ending, true);
 }
 
 static void apply_columns(const axn_apply_block *given) {

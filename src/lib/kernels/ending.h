@@ -80,20 +80,25 @@ INLINE vector gelu_tanh_share(vector z) {
   return logistic(2 * TANH_FACTOR * (z + TANH_CUBE * z * z * z));
 }
 
+/* Where an activation has vanished, z counts as the place where it has: exp() stops above zero, and no
+ * infinity is to meet it. */
 INLINE vector activated(vector z, const axn_ending *ending) {
   const vector none = {0};
-  vector density;
+  vector density, far;
   switch (ending->activation) {
   case AXN_ACTIVATION_RELU:
     return select_floats(z < 0, none, z);
   case AXN_ACTIVATION_LEAKY_RELU:
-    return select_floats(z < 0, z * ending->slope, z);
+    return select_floats(z < 0, z * (float)ending->slope, z);
   case AXN_ACTIVATION_SILU:
-    return z * logistic(z);
+    far = select_floats(z < -87.0f, none - 87.0f, z);
+    return far * logistic(far);
   case AXN_ACTIVATION_GELU:
-    return z * normal_distribution(z, &density);
+    far = select_floats(z < -14.0f, none - 14.0f, z);
+    return far * normal_distribution(far, &density);
   case AXN_ACTIVATION_GELU_TANH:
-    return z * gelu_tanh_share(z);
+    far = select_floats(z < -14.0f, none - 14.0f, z);
+    return far * gelu_tanh_share(far);
   case AXN_ACTIVATION_NONE:
     break;
   }
@@ -110,7 +115,7 @@ INLINE vector through_activation(vector g, vector z, const axn_ending *ending) {
   case AXN_ACTIVATION_RELU:
     return select_floats(z > 0, g, none);
   case AXN_ACTIVATION_LEAKY_RELU:
-    return select_floats(z > 0, g, g * ending->slope);
+    return select_floats(z > 0, g, g * (float)ending->slope);
   case AXN_ACTIVATION_SILU:
     share = logistic(c);
     return g * (share * (1 + c * (1 - share)));

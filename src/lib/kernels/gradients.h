@@ -419,7 +419,9 @@ INLINE void gradient_of_all_columns(const axn_gradient_block *given, bool weight
   const bool streams = block.streams && worth_streaming(block.grad_x, block.span.lines);
   for (int64_t r = 0; r < block.span.rows; r++) {
     const float *scale = weighted ? block.scale + r * block.parameter_stride : NULL;
-    if (streams) {
+    if (weighted) {
+      gradient_of_row(&block, r * block.span.row_stride, scale, streams);
+    } else if (streams) {
       gradient_of_row(&block, r * block.span.row_stride, scale, true);
     } else {
       gradient_of_row(&block, r * block.span.row_stride, scale, false);

@@ -83,7 +83,7 @@ typedef struct axn_gradient_factors_block {
  * there is a gradient, y = gradient * activation'(z + residual), the way back. */
 typedef struct axn_ending {
   axn_activation activation;
-  float slope;          /* of leaky ReLU */
+  double slope;         /* of leaky ReLU */
   const void *residual; /* elements, parallel to x; null: 0 */
   const void *gradient; /* likewise; null: the way is forward */
 } axn_ending;

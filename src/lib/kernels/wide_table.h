@@ -66,18 +66,20 @@ static double gelu_tanh_share(double z) {
   return logistic(2 * TANH_FACTOR * (z + TANH_CUBE * z * z * z));
 }
 
+/* Where an activation has vanished, z counts as the place where it has: no infinity times zero. */
 static double activated(double z, const axn_ending *ending) {
+  const double far = z < -700 ? -700 : z;
   switch (ending->activation) {
   case AXN_ACTIVATION_RELU:
     return z < 0 ? 0 : z;
   case AXN_ACTIVATION_LEAKY_RELU:
-    return z < 0 ? z * (double)ending->slope : z;
+    return z < 0 ? z * ending->slope : z;
   case AXN_ACTIVATION_SILU:
-    return z * logistic(z);
+    return far * logistic(far);
   case AXN_ACTIVATION_GELU:
-    return z * normal_distribution(z);
+    return far * normal_distribution(far);
   case AXN_ACTIVATION_GELU_TANH:
-    return z * gelu_tanh_share(z);
+    return far * gelu_tanh_share(far);
   case AXN_ACTIVATION_NONE:
     break;
   }
@@ -93,7 +95,7 @@ static double through_activation(double g, double z, const axn_ending *ending) {
   case AXN_ACTIVATION_RELU:
     return z > 0 ? g : 0;
   case AXN_ACTIVATION_LEAKY_RELU:
-    return z > 0 ? g : g * (double)ending->slope;
+    return z > 0 ? g : g * ending->slope;
   case AXN_ACTIVATION_SILU:
     share = logistic(c);
     return g * (share * (1 + c * (1 - share)));
