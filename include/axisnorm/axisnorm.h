@@ -286,7 +286,7 @@ typedef struct axn_desc {
   const axn_strategy *strategy;
   axn_dtype parameter_dtype; /* of scale, shift and their gradients: dtype or float32; 0: dtype */
   axn_activation activation; /* fused into every pass */
-  double negative_slope;     /* leaky ReLU only, else ignored: finite; used as float */
+  double negative_slope;     /* leaky ReLU only, else ignored: finite; a float but for float64 */
 } axn_desc;
 
 static inline axn_desc axn_desc_init(void) {
