@@ -59,7 +59,7 @@ void bench_choose_limit(struct bench_limit *limit, enum pass pass, const struct 
                              .from = arrays->x.data,
                              .other = backward ? arrays->grad_y.data : NULL,
                              .to = backward ? arrays->grad_x.data : arrays->y.data,
-                             .count = (size_t)prepared->info.elements,
+                             .bytes = (size_t)prepared->info.elements * sizeof(float),
                              .threads = prepared->info.threads};
   for (int i = 0; i < limit->candidates; i++) {
     limit->works[i] = work;

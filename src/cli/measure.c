@@ -53,7 +53,7 @@ static enum outcome measure_times(struct compare_row *row, struct batch *batch) 
     copies[i] = (struct memory_work){.pass = (enum memory_pass)(MEMORY_COPY_STREAMING + i),
                                      .from = batch->x.data,
                                      .to = batch->y.data,
-                                     .count = (size_t)batch->x.count,
+                                     .bytes = (size_t)batch->x.count * sizeof(float),
                                      .threads = batch->prepared.info.threads};
     works[FIRST_COPY + i].work = memory_run;
     works[FIRST_COPY + i].context = &copies[i];

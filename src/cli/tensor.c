@@ -5,15 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Cache lines: streaming stores need whole ones. */
-enum { TENSOR_ALIGNMENT = 64 };
+/* Passes over memory move whole lines, and streaming stores need them. */
+enum { CACHE_LINE = 64 };
 
 enum outcome tensor_create(struct tensor *tensor, const struct shape *shape) {
   tensor->shape = *shape;
   if (!value_shape_elements(shape, &tensor->count)) return message_no_memory();
-  size_t bytes = (tensor->count > 0 ? (size_t)tensor->count : 1) * sizeof *tensor->data;
+  size_t lines = ((size_t)tensor->count * sizeof *tensor->data + CACHE_LINE - 1) / CACHE_LINE;
+  size_t bytes = (lines > 0 ? lines : 1) * CACHE_LINE;
   void *data;
-  if (posix_memalign(&data, TENSOR_ALIGNMENT, bytes) != 0) return message_no_memory();
+  if (posix_memalign(&data, CACHE_LINE, bytes) != 0) return message_no_memory();
   tensor->data = memset(data, 0, bytes);
   return DONE;
 }

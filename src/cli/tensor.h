@@ -12,7 +12,7 @@ struct tensor {
   float *data; /* null: no tensor */
 };
 
-/* Zeros of that shape, at a multiple of a cache line. A tensor without elements has data too, so
+/* Zeros of that shape, in whole cache lines of their own. A tensor without elements has data too, so
  * that null means none. */
 enum outcome tensor_create(struct tensor *tensor, const struct shape *shape);
 
