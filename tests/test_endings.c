@@ -249,8 +249,8 @@ Test(endings, names_and_unknown_ones) {
     cr_assert(axn_plan_create(&plan, &desc, &error) == AXN_ERROR_OPTION);
     cr_assert(strstr(error.message, "activation"));
   }
-  const double slopes[] = {NAN, INFINITY};
-  for (int i = 0; i < 2; i++) {
+  const double slopes[] = {NAN, INFINITY, 1e300};
+  for (int i = 0; i < 3; i++) {
     axn_desc desc = desc_of(AXN_BATCH_NORM, 4, 6, 5, 7, 0);
     axn_plan *plan = NULL;
     axn_error error;

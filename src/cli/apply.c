@@ -18,8 +18,8 @@ struct apply {
   const struct options *options;
   struct wanted wanted;
   struct prepared prepared;
-  struct tensor x, scale, shift, running_mean, running_var, grad_output;
-  struct tensor y, mean, rstd, grad_input, grad_scale, grad_shift;
+  struct tensor x, scale, shift, residual, running_mean, running_var, grad_output;
+  struct tensor y, mean, rstd, grad_input, grad_scale, grad_shift, grad_residual;
 };
 
 /* An output that was asked for, and the tensor that goes there. */
@@ -28,7 +28,7 @@ struct apply_output {
   const struct tensor *tensor;
   struct output_file *file;
 };
-enum { APPLY_OUTPUTS = 8 };
+enum { APPLY_OUTPUTS = 9 };
 
 static bool wants_gradient(const struct options *o) {
   return o->grad_output != NULL;
@@ -48,15 +48,23 @@ static bool updates_running(const struct options *o) {
                                       o->running_var_output != NULL);
 }
 
+static bool activates(const struct options *o) {
+  return o->activation != AXN_ACTIVATION_NONE;
+}
+
 static enum outcome check_gradient_options(const struct options *o) {
-  const char *any = o->grad_input != NULL   ? "--grad-input"
-                    : o->grad_scale != NULL ? "--grad-scale"
-                    : o->grad_shift != NULL ? "--grad-shift"
-                                            : NULL;
+  const char *any = o->grad_input != NULL      ? "--grad-input"
+                    : o->grad_scale != NULL    ? "--grad-scale"
+                    : o->grad_shift != NULL    ? "--grad-shift"
+                    : o->grad_residual != NULL ? "--grad-residual"
+                                               : NULL;
+  if (o->grad_residual != NULL && o->residual == NULL)
+    return message_misused("--grad-residual", "needs --residual too");
   if (any != NULL && !wants_gradient(o)) return message_misused(any, "needs --grad-output too");
   if (any == NULL && wants_gradient(o))
     return message_misused("--grad-output",
-                           "needs one of --grad-input, --grad-scale, --grad-shift too");
+                           "needs one of --grad-input, --grad-scale, --grad-shift, --grad-residual "
+                           "too");
   return DONE;
 }
 
@@ -102,7 +110,7 @@ static void statistics_shape(const struct prepared *prepared, struct shape *shap
 }
 
 /* Finds out whether scale and shift are per channel or per normalized element. Where their shape
- * allows both, the one per element is meant, as in PyTorch's LayerNorm. */
+ * allows both, the one per element is meant, as in PyTorch's LayerNorm. Their type is settled too. */
 static enum outcome settle_parameters(struct apply *a) {
   const struct options *o = a->options;
   const axn_desc desc = a->prepared.desc;
@@ -128,14 +136,16 @@ static enum outcome settle_parameters(struct apply *a) {
                           both ? " or [" : "", both ? due : "", both ? "]" : "");
   }
   bool given = a->scale.data != NULL || a->shift.data != NULL;
-  if (!per_element || !given) return DONE;
+  if (!given) return DONE;
   prepare_release(&a->prepared);
-  a->wanted.parameters = AXN_PARAMETERS_PER_ELEMENT;
+  if (per_element) a->wanted.parameters = AXN_PARAMETERS_PER_ELEMENT;
+  a->wanted.parameter_dtype = a->scale.data != NULL ? a->scale.dtype : a->shift.dtype;
   return prepare(&a->prepared, o, &a->wanted);
 }
 
-static enum outcome read_shaped(const char *path, const struct shape *due, struct tensor *tensor) {
-  enum outcome outcome = npy_read_file(path, tensor);
+static enum outcome read_shaped(const char *path, const struct shape *due, struct npy_due type,
+                                struct tensor *tensor) {
+  enum outcome outcome = npy_read_file(path, type, tensor);
   if (outcome != DONE || shape_equal(&tensor->shape, due)) return outcome;
   char has[SHAPE_TEXT_LIMIT], wanted[SHAPE_TEXT_LIMIT];
   value_shape_text(&tensor->shape, has);
@@ -147,6 +157,7 @@ static enum outcome read_shaped(const char *path, const struct shape *due, struc
 static enum outcome read_running(struct apply *a) {
   const struct options *o = a->options;
   int64_t count = a->prepared.info.running_statistics;
+  axn_dtype dtype = tensor_statistics_dtype(a->x.dtype);
   bool asked = o->running_mean != NULL || updates_running(o);
   if (asked && count == 0)
     return message_misused(o->running_mean != NULL          ? "--running-mean"
@@ -156,12 +167,13 @@ static enum outcome read_running(struct apply *a) {
                            axn_norm_name(a->prepared.desc.norm));
   if (o->running_mean != NULL) {
     struct shape shape = {.rank = 1, .extents = {count}};
-    enum outcome outcome = read_shaped(o->running_mean, &shape, &a->running_mean);
-    return outcome == DONE ? read_shaped(o->running_var, &shape, &a->running_var) : outcome;
+    struct npy_due due = {1u << dtype, " for the statistics of this input"};
+    enum outcome outcome = read_shaped(o->running_mean, &shape, due, &a->running_mean);
+    return outcome == DONE ? read_shaped(o->running_var, &shape, due, &a->running_var) : outcome;
   }
   if (!asked) return DONE;
-  enum outcome outcome = tensor_create_vector(&a->running_mean, count, 0);
-  return outcome == DONE ? tensor_create_vector(&a->running_var, count, 1) : outcome;
+  enum outcome outcome = tensor_create_vector(&a->running_mean, count, dtype, 0);
+  return outcome == DONE ? tensor_create_vector(&a->running_var, count, dtype, 1) : outcome;
 }
 
 /* What the mode and the input leave nothing to compute from. */
@@ -176,45 +188,77 @@ static enum outcome check_computable(const struct options *o, const struct prepa
   return DONE;
 }
 
+/* Of x's type or float32, both alike. */
+static enum outcome read_parameters(struct apply *a) {
+  const struct options *o = a->options;
+  struct npy_due due = {1u << a->x.dtype | 1u << AXN_FLOAT32, " for this input"};
+  enum outcome outcome = DONE;
+  if (o->scale != NULL) {
+    outcome = npy_read_file(o->scale, due, &a->scale);
+    due = (struct npy_due){1u << a->scale.dtype, ", as the scale has"};
+  }
+  if (outcome == DONE && o->shift != NULL) outcome = npy_read_file(o->shift, due, &a->shift);
+  return outcome == DONE ? settle_parameters(a) : outcome;
+}
+
 static enum outcome read_inputs(struct apply *a) {
   const struct options *o = a->options;
-  enum outcome outcome = npy_read_file(o->input, &a->x);
+  enum outcome outcome = npy_read_file(o->input, npy_due_input(o->dtype), &a->x);
   if (outcome != DONE) return outcome;
-  a->wanted = (struct wanted){.norm = o->norms.values[0], .source = {o->input, 0}};
+  a->wanted =
+      (struct wanted){.norm = o->norms.values[0], .dtype = a->x.dtype, .source = {o->input, 0}};
+  const struct npy_due same = {1u << a->x.dtype, ", as the input has"};
   prepare_shape_from_file(&a->x.shape, o->layout, &a->wanted.shape);
   if (o->mode == MODE_INFERENCE) /* a ghost batch has no influence then, and need not divide N */
     a->wanted.ghost_batch = a->wanted.shape.extents[0];
   outcome = prepare(&a->prepared, o, &a->wanted);
   if (outcome == DONE) outcome = check_computable(o, &a->prepared);
-  if (outcome == DONE && o->scale != NULL) outcome = npy_read_file(o->scale, &a->scale);
-  if (outcome == DONE && o->shift != NULL) outcome = npy_read_file(o->shift, &a->shift);
-  if (outcome == DONE) outcome = settle_parameters(a);
+  if (outcome == DONE) outcome = read_parameters(a);
   if (outcome == DONE) outcome = prepare_workspace(&a->prepared);
   if (outcome == DONE) outcome = read_running(a);
+  if (outcome == DONE && o->residual != NULL)
+    outcome = read_shaped(o->residual, &a->x.shape, same, &a->residual);
   if (outcome == DONE && wants_gradient(o))
-    outcome = read_shaped(o->grad_output, &a->x.shape, &a->grad_output);
+    outcome = read_shaped(o->grad_output, &a->x.shape, same, &a->grad_output);
+  return outcome;
+}
+
+static enum outcome create_statistics(struct apply *a) {
+  struct shape shape;
+  axn_dtype dtype = tensor_statistics_dtype(a->x.dtype);
+  statistics_shape(&a->prepared, &shape);
+  enum outcome outcome = tensor_create(&a->mean, &shape, dtype);
+  return outcome == DONE ? tensor_create(&a->rstd, &shape, dtype) : outcome;
+}
+
+/* Behind an activation the library keeps a gradient on the way: in that by the residual, else by x. */
+static bool needs_grad_input(const struct options *o) {
+  return o->grad_input != NULL || (wants_gradient(o) && activates(o) && o->grad_residual == NULL);
+}
+
+static enum outcome create_gradients(struct apply *a) {
+  const struct options *o = a->options;
+  const axn_desc *desc = &a->prepared.desc;
+  struct shape parameters = {.rank = 1, .extents = {a->prepared.info.parameters}};
+  if (desc->parameters == AXN_PARAMETERS_PER_ELEMENT) reduced_shape(&a->prepared, &parameters);
+  axn_dtype dtype = desc->parameter_dtype != 0 ? desc->parameter_dtype : desc->dtype;
+  enum outcome outcome = DONE;
+  if (needs_grad_input(o)) outcome = tensor_create(&a->grad_input, &a->x.shape, a->x.dtype);
+  if (outcome == DONE && o->grad_scale != NULL)
+    outcome = tensor_create(&a->grad_scale, &parameters, dtype);
+  if (outcome == DONE && o->grad_shift != NULL)
+    outcome = tensor_create(&a->grad_shift, &parameters, dtype);
+  if (outcome == DONE && o->grad_residual != NULL && activates(o))
+    outcome = tensor_create(&a->grad_residual, &a->x.shape, a->x.dtype);
   return outcome;
 }
 
 static enum outcome create_outputs(struct apply *a) {
   const struct options *o = a->options;
-  struct shape statistics;
-  statistics_shape(&a->prepared, &statistics);
-  enum outcome outcome = tensor_create(&a->y, &a->x.shape);
-  if (outcome == DONE && uses_own_statistics(o) && (wants_gradient(o) || wants_statistics(o))) {
-    outcome = tensor_create(&a->mean, &statistics);
-    if (outcome == DONE) outcome = tensor_create(&a->rstd, &statistics);
-  }
-  if (outcome == DONE && o->grad_input != NULL)
-    outcome = tensor_create(&a->grad_input, &a->x.shape);
-  struct shape parameters = {.rank = 1, .extents = {a->prepared.info.parameters}};
-  if (a->prepared.desc.parameters == AXN_PARAMETERS_PER_ELEMENT)
-    reduced_shape(&a->prepared, &parameters);
-  if (outcome == DONE && o->grad_scale != NULL)
-    outcome = tensor_create(&a->grad_scale, &parameters);
-  if (outcome == DONE && o->grad_shift != NULL)
-    outcome = tensor_create(&a->grad_shift, &parameters);
-  return outcome;
+  enum outcome outcome = tensor_create(&a->y, &a->x.shape, a->x.dtype);
+  if (outcome == DONE && uses_own_statistics(o) && (wants_gradient(o) || wants_statistics(o)))
+    outcome = create_statistics(a);
+  return outcome == DONE ? create_gradients(a) : outcome;
 }
 
 /* Where each statistic has one value, that is the mean, and the variance is 0. Training of instance
@@ -222,8 +266,9 @@ static enum outcome create_outputs(struct apply *a) {
 static void single_value_statistics(struct apply *a) {
   double rstd = 1 / sqrt(a->prepared.desc.epsilon);
   for (int64_t i = 0; i < a->mean.count; i++) {
-    a->mean.data[i] = a->x.data[i];
-    a->rstd.data[i] = isfinite(a->x.data[i]) ? (float)rstd : NAN;
+    double mean = tensor_get(&a->x, i);
+    tensor_set(&a->mean, i, mean);
+    tensor_set(&a->rstd, i, isfinite(mean) ? rstd : (double)NAN);
   }
 }
 
@@ -245,11 +290,13 @@ static enum outcome compute(struct apply *a) {
   const struct pass_data data = {.x = a->x.data,
                                  .scale = a->scale.data,
                                  .shift = a->shift.data,
+                                 .residual = a->residual.data,
                                  .grad_y = a->grad_output.data,
                                  .y = a->y.data,
                                  .grad_x = a->grad_input.data,
                                  .grad_scale = a->grad_scale.data,
                                  .grad_shift = a->grad_shift.data,
+                                 .grad_residual = a->grad_residual.data,
                                  .mean = a->mean.data,
                                  .rstd = a->rstd.data,
                                  .running_mean = a->running_mean.data,
@@ -284,7 +331,7 @@ static enum outcome write_outputs(const struct apply_output *outputs) {
 /* What was done, only where a format for it was asked for. */
 static enum outcome report_apply(const struct apply *a) {
   struct row {
-    const char *norm, *mode;
+    const char *norm, *mode, *dtype, *activation, *residual;
     int64_t groups, ghost_batch, statistics, values;
     struct shape shape;
   };
@@ -294,6 +341,9 @@ static enum outcome report_apply(const struct apply *a) {
       {"ghost_batch", "ghost|batch", REPORT_INTEGER, 0, offsetof(struct row, ghost_batch)},
       {"mode", "mode", REPORT_TEXT, 0, offsetof(struct row, mode)},
       {"shape", "shape", REPORT_SHAPE, 0, offsetof(struct row, shape)},
+      {"dtype", "dtype", REPORT_TEXT, 0, offsetof(struct row, dtype)},
+      {"activation", "activation", REPORT_TEXT, 0, offsetof(struct row, activation)},
+      {"residual", "residual", REPORT_TEXT, 0, offsetof(struct row, residual)},
       {"statistics", "statistics", REPORT_INTEGER, 0, offsetof(struct row, statistics)},
       {"values_per_statistic", "values per|statistic", REPORT_INTEGER, 0,
        offsetof(struct row, values)}};
@@ -301,6 +351,9 @@ static enum outcome report_apply(const struct apply *a) {
   bool training = a->options->mode == MODE_TRAINING;
   struct row row = {axn_norm_name(a->prepared.desc.norm),
                     training ? "training" : "inference",
+                    axn_dtype_name(a->x.dtype),
+                    report_activation(a->options->activation),
+                    a->options->residual != NULL ? "yes" : NULL,
                     report_if_any(a->prepared.desc.groups),
                     report_if_any(training ? a->prepared.desc.ghost_batch : 0),
                     info->statistics,
@@ -317,9 +370,10 @@ static enum outcome report_apply(const struct apply *a) {
 }
 
 static void release(struct apply *a) {
-  struct tensor *all[] = {&a->x,           &a->scale,      &a->shift,      &a->running_mean,
-                          &a->running_var, &a->y,          &a->mean,       &a->rstd,
-                          &a->grad_output, &a->grad_input, &a->grad_scale, &a->grad_shift};
+  struct tensor *all[] = {
+      &a->x,          &a->scale,      &a->shift,    &a->running_mean, &a->running_var,
+      &a->y,          &a->mean,       &a->rstd,     &a->grad_output,  &a->grad_input,
+      &a->grad_scale, &a->grad_shift, &a->residual, &a->grad_residual};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) tensor_release(all[i]);
   prepare_release(&a->prepared);
 }
@@ -335,7 +389,10 @@ static enum outcome run_apply(struct options *o) {
                                                 {o->running_var_output, &a.running_var, NULL},
                                                 {o->grad_input, &a.grad_input, NULL},
                                                 {o->grad_scale, &a.grad_scale, NULL},
-                                                {o->grad_shift, &a.grad_shift, NULL}};
+                                                {o->grad_shift, &a.grad_shift, NULL},
+                                                {o->grad_residual, NULL, NULL}};
+  /* Without an activation, the gradient by the residual is that by Y as it stands. */
+  outputs[APPLY_OUTPUTS - 1].tensor = activates(o) ? &a.grad_residual : &a.grad_output;
   progress_start("apply", 4);
   outcome = open_outputs(outputs); /* before the work: a missing directory is known at once */
   if (outcome == DONE) outcome = read_inputs(&a);
@@ -352,12 +409,17 @@ static enum outcome run_apply(struct options *o) {
 #define TARGET(field) offsetof(struct options, field)
 
 static const struct option_row files[] = {
-    {"input", "X.npy", "the tensor to normalize, float32, 2 to 5 axes", option_path, TARGET(input)},
+    {"input", "X.npy",
+     "the tensor to normalize, 2 to 5 axes: float32, float64,\n"
+     "float16, or bfloat16 in uint16 with --dtype bf16",
+     option_path, TARGET(input)},
     {"output", "Y.npy", "where the result goes", option_path, TARGET(output)},
     {"mode", "training|inference", "default training", option_mode, 0},
     {"scale", "S.npy", "[C]; layer, rms: also the shape of the normalized axes\n(default: 1)",
      option_path, TARGET(scale)},
     {"shift", "B.npy", "the same (default: 0)", option_path, TARGET(shift)},
+    {"residual", "R.npy", "added before the activation; X's shape and type", option_path,
+     TARGET(residual)},
     {"running-mean", "M.npy",
      "[C], batch, ghost and instance: normalizes in inference, is\n"
      "updated in training",
@@ -385,6 +447,7 @@ static const struct option_row files[] = {
      TARGET(grad_scale)},
     {"grad-shift", "P", "the gradient by the shift, also without --shift", option_path,
      TARGET(grad_shift)},
+    {"grad-residual", "P", "the gradient by the residual", option_path, TARGET(grad_residual)},
     {NULL, NULL, NULL, NULL, 0}};
 
 static const struct option_row *const tables[] = {options_norm, files, options_common, NULL};
@@ -392,7 +455,8 @@ static const struct option_row *const tables[] = {options_norm, files, options_c
 const struct command command_apply = {
     "apply",
     "normalize a .npy file, forward and backward",
-    "Writes the normalization of X to Y, in X's shape; prints nothing unless --format asks\n"
+    "Writes the normalization of X to Y, in X's shape and type; prints nothing unless --format "
+    "asks\n"
     "for a summary. --norm, --input and --output are required.",
     "  axisnorm apply --norm group --groups 2 --input x.npy --output y.npy",
     tables,

@@ -22,6 +22,7 @@ enum outcome batch_create(struct batch *b, const struct compare_input *input,
   shape.extents[0] = data.extents[0] = size;
   struct wanted wanted = {.norm = norm,
                           .shape = shape,
+                          .dtype = input->x.dtype,
                           .ghost_batch = compare_ghost_batch(options, size),
                           .source = {input->shape_source, 0}};
   enum outcome outcome = prepare(&b->prepared, options, &wanted);
@@ -30,9 +31,11 @@ enum outcome batch_create(struct batch *b, const struct compare_input *input,
   if (outcome != DONE) return outcome;
   struct shape statistics = {.rank = 1, .extents = {b->prepared.info.statistics}};
   struct tensor *const data_tensors[] = {&b->x, &b->y, &b->grad_y, &b->grad_x};
-  for (int i = 0; i < 4 && outcome == DONE; i++) outcome = tensor_create(data_tensors[i], &data);
-  if (outcome == DONE) outcome = tensor_create(&b->mean, &statistics);
-  if (outcome == DONE) outcome = tensor_create(&b->rstd, &statistics);
+  axn_dtype dtype = input->x.dtype, real = tensor_statistics_dtype(dtype);
+  for (int i = 0; i < 4 && outcome == DONE; i++)
+    outcome = tensor_create(data_tensors[i], &data, dtype);
+  if (outcome == DONE) outcome = tensor_create(&b->mean, &statistics, real);
+  if (outcome == DONE) outcome = tensor_create(&b->rstd, &statistics, real);
   if (outcome != DONE) return outcome;
   b->order = malloc((size_t)input->shape.extents[0] * sizeof *b->order);
   if (b->order == NULL) return message_no_memory();
@@ -95,12 +98,17 @@ static void shuffle(int64_t *order, int64_t count, struct random *random) {
   }
 }
 
+static void copy_sample(const struct tensor *from, int64_t sample, struct tensor *to, int64_t place,
+                        size_t bytes) {
+  memcpy((char *)to->data + (size_t)place * bytes,
+         (const char *)from->data + (size_t)sample * bytes, bytes);
+}
+
 static void gather(struct batch *b) {
-  int64_t sample = b->input->sample;
-  size_t bytes = (size_t)sample * sizeof(float);
+  size_t bytes = (size_t)b->input->sample * axn_dtype_size(b->x.dtype);
   for (int64_t i = 0; i < b->size; i++) {
-    memcpy(b->x.data + i * sample, b->input->x.data + b->samples[i] * sample, bytes);
-    memcpy(b->grad_y.data + i * sample, b->input->grad_y.data + b->samples[i] * sample, bytes);
+    copy_sample(&b->input->x, b->samples[i], &b->x, i, bytes);
+    copy_sample(&b->input->grad_y, b->samples[i], &b->grad_y, i, bytes);
   }
 }
 
@@ -111,7 +119,7 @@ static void add_statistics(struct batch *b, struct sums *sums) {
   const struct moments *batch = &b->moments, *whole = &b->population->moments;
   bool shared = prepare_shares_samples(&b->prepared);
   int64_t per_sample = shared ? 0 : batch->count / b->size;
-  moments_compute(&b->moments, &b->prepared, b->x.data);
+  moments_compute(&b->moments, &b->prepared, &b->x);
   for (int64_t i = 0; i < batch->count; i++) {
     int64_t j =
         shared ? i % whole->count : b->samples[i / per_sample] * per_sample + i % per_sample;
@@ -124,12 +132,14 @@ static void add_statistics(struct batch *b, struct sums *sums) {
   }
 }
 
-static void add_differences(const float *batch, const float *whole, int64_t count,
-                            double *difference, double *square) {
+/* Of one sample: the place it has in the batch, and in the population. */
+static void add_differences(const struct tensor *batch, int64_t place, const struct tensor *whole,
+                            int64_t sample, int64_t count, double *difference, double *square) {
   for (int64_t i = 0; i < count; i++) {
-    double d = (double)batch[i] - (double)whole[i];
+    double due = tensor_get(whole, sample * count + i);
+    double d = tensor_get(batch, place * count + i) - due;
     *difference += d * d;
-    *square += (double)whole[i] * (double)whole[i];
+    *square += due * due;
   }
 }
 
@@ -137,10 +147,9 @@ static void add_batch(struct batch *b, struct sums *sums) {
   int64_t sample = b->input->sample;
   add_statistics(b, sums);
   for (int64_t i = 0; i < b->size; i++) {
-    int64_t from = b->samples[i] * sample;
-    add_differences(b->y.data + i * sample, b->population->y.data + from, sample,
-                    &sums->y_difference, &sums->y);
-    add_differences(b->grad_x.data + i * sample, b->population->grad_x.data + from, sample,
+    add_differences(&b->y, i, &b->population->y, b->samples[i], sample, &sums->y_difference,
+                    &sums->y);
+    add_differences(&b->grad_x, i, &b->population->grad_x, b->samples[i], sample,
                     &sums->grad_difference, &sums->grad);
   }
 }

@@ -17,7 +17,7 @@ struct bench_row {
   int64_t groups, ghost_batch;
   const char *pass;
   struct shape shape;
-  const char *layout, *dtype;
+  const char *layout, *dtype, *activation, *residual;
   double seconds, seconds_min;
   const char *limit_kind;
   double limit_seconds, ratio;
@@ -33,6 +33,8 @@ static const struct report_column columns[] = {
     {"shape", "shape", REPORT_SHAPE, 0, COLUMN(shape)},
     {"layout", "layout", REPORT_TEXT, 0, COLUMN(layout)},
     {"dtype", "dtype", REPORT_TEXT, 0, COLUMN(dtype)},
+    {"activation", "activation", REPORT_TEXT, 0, COLUMN(activation)},
+    {"residual", "residual", REPORT_TEXT, 0, COLUMN(residual)},
     {"seconds", "median|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(seconds)},
     {"seconds_min", "least|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(seconds_min)},
     {"limit_kind", "limit", REPORT_TEXT, 0, COLUMN(limit_kind)},
@@ -57,8 +59,10 @@ static struct pass_data data_of(const struct bench *b) {
   const struct bench_arrays *a = &b->arrays;
   return (struct pass_data){.x = a->x.data,
                             .y = a->y.data,
+                            .residual = a->residual.data,
                             .grad_y = a->grad_y.data,
                             .grad_x = a->grad_x.data,
+                            .grad_residual = a->grad_residual.data,
                             .mean = a->mean.data,
                             .rstd = a->rstd.data};
 }
@@ -89,8 +93,32 @@ static void (*const pass_works[PASS_COUNT])(void *) = {run_training, run_inferen
 static enum outcome create_running(struct bench *b) {
   if (!prepare_needs_running(&b->prepared)) return DONE;
   int64_t count = b->prepared.info.running_statistics;
-  enum outcome outcome = tensor_create_vector(&b->arrays.running_mean, count, 0.25f);
-  return outcome == DONE ? tensor_create_vector(&b->arrays.running_variance, count, 1) : outcome;
+  axn_dtype real = b->arrays.mean.dtype;
+  enum outcome outcome = tensor_create_vector(&b->arrays.running_mean, count, real, 0.25);
+  return outcome == DONE ? tensor_create_vector(&b->arrays.running_variance, count, real, 1)
+                         : outcome;
+}
+
+/* The arrays that a pass may take; the residual's only where one is asked for. */
+static enum outcome create_arrays(struct bench *b, const struct shape *shape,
+                                  const struct options *options) {
+  struct bench_arrays *a = &b->arrays;
+  axn_dtype dtype = b->prepared.desc.dtype, real = tensor_statistics_dtype(dtype);
+  bool adds = options->adds_residual;
+  bool keeps = adds && options->activation != AXN_ACTIVATION_NONE;
+  struct tensor *const data[] = {&a->x,
+                                 &a->y,
+                                 &a->grad_y,
+                                 &a->grad_x,
+                                 adds ? &a->residual : NULL,
+                                 keeps ? &a->grad_residual : NULL};
+  enum outcome outcome = DONE;
+  for (int i = 0; i < 6 && outcome == DONE; i++)
+    if (data[i] != NULL) outcome = tensor_create(data[i], shape, dtype);
+  int64_t statistics = b->prepared.info.statistics;
+  if (outcome == DONE) outcome = tensor_create_vector(&a->mean, statistics, real, 0);
+  if (outcome == DONE) outcome = tensor_create_vector(&a->rstd, statistics, real, 1);
+  return outcome == DONE ? create_running(b) : outcome;
 }
 
 static enum outcome bench_create(struct bench *b, const struct wanted *wanted,
@@ -98,27 +126,24 @@ static enum outcome bench_create(struct bench *b, const struct wanted *wanted,
   *b = (struct bench){.status = AXN_OK};
   enum outcome outcome = prepare(&b->prepared, options, wanted);
   if (outcome == DONE) outcome = prepare_workspace(&b->prepared);
-  struct shape statistics = {.rank = 1, .extents = {b->prepared.info.statistics}};
-  struct tensor *const data[] = {&b->arrays.x, &b->arrays.y, &b->arrays.grad_y, &b->arrays.grad_x};
-  for (int i = 0; i < 4 && outcome == DONE; i++) outcome = tensor_create(data[i], &wanted->shape);
-  if (outcome == DONE) outcome = tensor_create(&b->arrays.mean, &statistics);
-  if (outcome == DONE) outcome = tensor_create(&b->arrays.rstd, &statistics);
-  if (outcome == DONE) outcome = create_running(b);
+  if (outcome == DONE) outcome = create_arrays(b, &wanted->shape, options);
   if (outcome != DONE) return outcome;
   struct random random = random_start((uint64_t)options->seed);
-  random_fill_normal(&random, b->arrays.x.data, b->arrays.x.count);
-  progress_step();
-  random_fill_normal(&random, b->arrays.grad_y.data, b->arrays.grad_y.count);
-  progress_step();
-  for (int64_t i = 0; i < b->arrays.rstd.count; i++) b->arrays.rstd.data[i] = 1;
+  struct tensor *const filled[] = {&b->arrays.x, &b->arrays.grad_y, &b->arrays.residual};
+  for (int i = 0; i < 3; i++) {
+    if (filled[i]->data == NULL) continue;
+    random_fill_normal(&random, filled[i]);
+    progress_step();
+  }
   return DONE;
 }
 
 static void bench_release(struct bench *b) {
   struct bench_arrays *a = &b->arrays;
-  struct tensor *const tensors[] = {&a->x,    &a->y,    &a->grad_y,       &a->grad_x,
-                                    &a->mean, &a->rstd, &a->running_mean, &a->running_variance};
-  for (int i = 0; i < 8; i++) tensor_release(tensors[i]);
+  struct tensor *const tensors[] = {
+      &a->x,    &a->y,        &a->grad_y,        &a->grad_x,       &a->mean,
+      &a->rstd, &a->residual, &a->grad_residual, &a->running_mean, &a->running_variance};
+  for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) tensor_release(tensors[i]);
   prepare_release(&b->prepared);
 }
 
@@ -150,7 +175,9 @@ static enum outcome measure(struct bench_row *row, struct bench *b, enum pass pa
                             pass_names[pass],
                             {.rank = desc->rank},
                             desc->layout == AXN_CHANNELS_LAST ? "nhwc" : "nchw",
-                            "f32",
+                            axn_dtype_name(desc->dtype),
+                            report_activation(desc->activation),
+                            b->arrays.residual.data != NULL ? "yes" : NULL,
                             none,
                             none,
                             NULL,
@@ -167,12 +194,11 @@ static enum outcome measure(struct bench_row *row, struct bench *b, enum pass pa
   if (works == NULL) return message_no_memory();
   works[0].work = pass_works[pass];
   works[0].context = b;
-  int count = limit.candidates + (limit.second_reading ? 1 : 0);
-  for (int i = 0; i < count; i++) {
+  for (int i = 0; i < limit.count; i++) {
     works[1 + i].work = memory_run;
     works[1 + i].context = &limit.works[i];
   }
-  fill_times(row, works, &limit, timing_run(works, 1 + count, SECONDS_PER_ROW));
+  fill_times(row, works, &limit, timing_run(works, 1 + limit.count, SECONDS_PER_ROW));
   free(works);
   return DONE;
 }
@@ -231,8 +257,7 @@ static enum outcome choose_cases(const struct options *options, struct wanted **
 
 static enum outcome bench_cases(const struct options *options, const struct wanted *cases,
                                 int count) {
-  enum { FILLING_STEPS = 2 };
-  int passes = 0;
+  int passes = 0, filling = options->adds_residual ? 3 : 2;
   for (int i = 0; i < PASS_COUNT; i++) passes += options->passes[i];
   axn_plan_info machine;
   enum outcome outcome = prepare_machine(options->threads, options->isa, &machine);
@@ -246,7 +271,7 @@ static enum outcome bench_cases(const struct options *options, const struct want
                           .threads = machine.threads,
                           .isa = axn_isa_name(machine.isa),
                           .grouped = options->shapes == NULL};
-  progress_start("bench", count * (passes + FILLING_STEPS));
+  progress_start("bench", count * (passes + filling));
   outcome = measure_cases(options, cases, count, rows, &report.row_count);
   progress_end();
   if (outcome == DONE) outcome = report_write(&report, options->format);
@@ -283,6 +308,8 @@ static const struct option_row own[] = {
      "the first line; all after c may be empty or not there. All\n"
      "lines count, or those of --norms",
      option_path, TARGET(shapes)},
+    {"residual", "yes|no", "add a residual before the activation (default no)", option_yes_no,
+     TARGET(adds_residual)},
     {"seed", "S", "of the random data (default 1)", option_seed, TARGET(seed)},
     {NULL, NULL, NULL, NULL, 0}};
 
@@ -295,7 +322,8 @@ const struct command command_bench = {
     "the same bytes on the same threads. The limit of a forward pass is a copy, with a\n"
     "reading before it (read+copy) where the values of a statistic exceed the private caches\n"
     "of the threads that share it; of a backward pass one pass that reads two arrays and\n"
-    "writes a third (triad), or with another reading of both (read2+triad).",
+    "writes a third (triad), or with another reading of both (read2+triad). A residual makes\n"
+    "the copy a triad; behind an activation, backward copies it too (copy+triad).",
     "  axisnorm bench --norms batch,group --shape 32,64,56,56 --format csv",
     tables,
     run_bench};

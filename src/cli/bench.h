@@ -12,24 +12,24 @@
 enum outcome bench_read_cases(const char *path, const struct norm_list *norms,
                               struct wanted **cases, int *count);
 
-/* The fastest that memory allows for a pass: the sum of one or two timed passes over memory, each
- * the best of its candidates. */
+/* The fastest that memory allows for a pass: the sum of up to three passes over memory, a reading, a
+ * copy and a triad, each the best of its candidates. */
 struct bench_limit {
   const char *kind;
-  int candidates;                          /* of the writing pass */
-  bool second_reading;                     /* the values do not stay in the caches */
-  struct memory_work works[MEMORY_PASSES]; /* the candidates, then the reading pass */
+  int count; /* of works, all candidates */
+  struct memory_work works[MEMORY_PASSES];
 };
 
 /* Arrays of the case: the passes over memory use those that the norm uses. */
 struct bench_arrays {
   struct tensor x, y, grad_y, grad_x, mean, rstd, running_mean, running_variance;
+  struct tensor residual, grad_residual; /* without data where there are none */
 };
 
 void bench_choose_limit(struct bench_limit *limit, enum pass pass, const struct prepared *prepared,
                         const struct bench_arrays *arrays);
 
-/* The limit of every round, from the samples of its works. */
+/* The limit of every round, from the samples of its works, in the same order. */
 void bench_limit_samples(const struct bench_limit *limit, const struct timed *works, int rounds,
                          double samples[TIMING_ROUNDS_MOST]);
 

@@ -20,6 +20,7 @@
 static const struct report_column columns[] = {
     {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
     {"groups", NULL, REPORT_INTEGER, 0, COLUMN(groups)},
+    {"activation", NULL, REPORT_TEXT, 0, COLUMN(activation)},
     {"batch", "batch", REPORT_INTEGER, 0, COLUMN(batch)},
     {"ghost_batch", "ghost|batch", REPORT_INTEGER, 0, COLUMN(ghost_batch)},
     {"values_per_statistic", "values per|statistic", REPORT_INTEGER, 0,
@@ -44,47 +45,50 @@ static void fill_random(struct compare_input *input, const struct options *optio
   int64_t samples = input->shape.extents[0], channels = input->shape.extents[1];
   int64_t inner = input->sample / channels;
   bool last = options->layout == AXN_CHANNELS_LAST;
+  float *x = input->x.data; /* as open_input creates it */
   for (int64_t c = 0; c < channels; c++) {
     double mean = random_normal(&random), deviation = exp(random_normal(&random) / 2);
     for (int64_t n = 0; n < samples; n++) {
       progress_within(c * samples + n, channels * samples);
       for (int64_t i = 0; i < inner; i++) {
         int64_t within = last ? i * channels + c : c * inner + i;
-        input->x.data[n * input->sample + within] =
-            (float)(mean + deviation * random_normal(&random));
+        x[n * input->sample + within] = (float)(mean + deviation * random_normal(&random));
       }
     }
   }
 }
 
-/* The recorded samples are N,C,H,W; asked for channels last, they are put in that order. */
+/* The recorded samples are N,C,H,W and float32; asked for channels last, they are put in that order. */
 static enum outcome put_channels_last(struct compare_input *input) {
   struct tensor last;
-  enum outcome outcome = tensor_create(&last, &input->x.shape);
+  enum outcome outcome = tensor_create(&last, &input->x.shape, AXN_FLOAT32);
   if (outcome != DONE) return outcome;
+  const float *from = input->x.data;
+  float *to = last.data;
   int64_t channels = input->shape.extents[1], inner = input->sample / channels;
   for (int64_t n = 0; n < input->shape.extents[0]; n++)
     for (int64_t c = 0; c < channels; c++)
       for (int64_t i = 0; i < inner; i++)
-        last.data[n * input->sample + i * channels + c] =
-            input->x.data[n * input->sample + c * inner + i];
+        to[n * input->sample + i * channels + c] = from[n * input->sample + c * inner + i];
   tensor_release(&input->x);
   input->x = last;
   return DONE;
 }
 
-/* The activations as they stand in memory, or room for random ones. */
+/* The activations as they stand in memory, or room for random ones; float32 but for files. */
 static enum outcome open_input(struct compare_input *input, const struct options *options) {
   input->source = input->shape_source = options->input;
-  if (options->input != NULL) return npy_read_file(options->input, &input->x);
+  if (options->input != NULL)
+    return npy_read_file(options->input, npy_due_input(options->dtype), &input->x);
   if (options->shape.rank != 0) {
     input->source = "random";
     input->shape_source = "--shape";
-    return tensor_create(&input->x, &options->shape);
+    return tensor_create(&input->x, &options->shape, AXN_FLOAT32);
   }
   input->source = input->shape_source = "recorded";
   return npy_read_memory("recorded activations", axisnorm_activations,
-                         (size_t)(axisnorm_activations_end - axisnorm_activations), &input->x);
+                         (size_t)(axisnorm_activations_end - axisnorm_activations),
+                         npy_due_input(AXN_FLOAT32), &input->x);
 }
 
 static enum outcome read_input(struct compare_input *input, const struct options *options) {
@@ -100,15 +104,16 @@ static enum outcome read_input(struct compare_input *input, const struct options
     fill_random(input, options);
   else if (options->input == NULL && options->layout == AXN_CHANNELS_LAST)
     outcome = put_channels_last(input);
+  if (outcome == DONE && options->dtype != 0) outcome = tensor_convert(&input->x, options->dtype);
   progress_step();
   return outcome;
 }
 
 static enum outcome create_gradient(struct compare_input *input, const struct options *options) {
-  enum outcome outcome = tensor_create(&input->grad_y, &input->x.shape);
+  enum outcome outcome = tensor_create(&input->grad_y, &input->x.shape, input->x.dtype);
   if (outcome != DONE) return outcome;
   struct random random = random_start((uint64_t)options->seed ^ 0x6772616469656e74);
-  random_fill_normal(&random, input->grad_y.data, input->grad_y.count);
+  random_fill_normal(&random, &input->grad_y);
   progress_step();
   return DONE;
 }
@@ -150,12 +155,15 @@ static enum outcome measure_all(const struct options *options, const struct comp
 }
 
 /* What the table shows, in words for someone who has read nothing else. */
-static void print_heading(const struct report *report) {
+static void print_heading(const struct report *report, const struct options *options) {
   char shape[SHAPE_TEXT_LIMIT];
   value_shape_text(&report->source_shape, shape);
   for (const char *c = report->source; *c != '\0'; c++) putchar(message_character(*c));
-  printf(" activations [%s], %d thread%s, %s\n\n", shape, report->threads,
-         report->threads == 1 ? "" : "s", report->isa);
+  printf(" activations [%s], %s, %d thread%s, %s", shape, axn_dtype_name(report->source_dtype),
+         report->threads, report->threads == 1 ? "" : "s", report->isa);
+  if (options->activation != AXN_ACTIVATION_NONE)
+    printf(", with %s", axn_activation_name(options->activation));
+  fputs("\n\n", stdout);
 }
 
 static void print_legend(void) {
@@ -181,9 +189,10 @@ static enum outcome report_rows(const struct options *options, const struct comp
                           axn_isa_name(machine.isa),
                           input->source,
                           input->shape,
+                          input->x.dtype,
                           true};
   bool table = options->format == FORMAT_DEFAULT || options->format == FORMAT_TABLE;
-  if (table) print_heading(&report);
+  if (table) print_heading(&report, options);
   outcome = report_write(&report, options->format);
   if (table) print_legend();
   return outcome;
@@ -227,9 +236,8 @@ static enum outcome run_compare(struct options *options) {
 #define TARGET(field) offsetof(struct options, field)
 
 static const struct option_row own[] = {
-    {"input", "X.npy",
-     "activations, float32 (default: recorded ones, which ship with\nthe command)", option_path,
-     TARGET(input)},
+    {"input", "X.npy", "activations (default: recorded ones, which ship with the\ncommand)",
+     option_path, TARGET(input)},
     {"shape", "N,C,H,W", "random activations of that shape instead", option_shape, TARGET(shape)},
     {"batch", "LIST",
      "batch sizes, in any order, each once (default 1,2,4,8,16,32,\nas far as samples last)",

@@ -9,7 +9,7 @@
 
 /* A row of the result: one norm at one batch size. Numbers that cannot be had are not numbers. */
 struct compare_row {
-  const char *norm;
+  const char *norm, *activation;
   int64_t groups, batch, ghost_batch, values_per_statistic, statistics;
   double mean_noise, variance_noise, output_deviation, gradient_deviation;
   double forward_seconds, inference_seconds, backward_seconds, copy_seconds;

@@ -13,44 +13,30 @@ static memory_kernel widest_kernel(void) {
   return memory_kernel_baseline;
 }
 
-/* The kernels take whole cache lines; the few floats after the last go as a loop of their own. */
-enum { LINE = 16 };
-
-static void run_tail(const struct memory_work *work, size_t begin) {
-  volatile float sink = 0;
-  for (size_t i = begin; i < work->count; i++) {
-    float value = work->from[i];
-    if (work->other != NULL) value += 0.5f * work->other[i];
-    if (work->to != NULL)
-      work->to[i] = value;
-    else
-      sink = value;
-  }
-  (void)sink;
-}
+enum { LINE = 64 };
 
 static void run_lines(const struct memory_work *work, memory_kernel kernel, size_t begin,
                       size_t end) {
-  if (begin == end) return;
   if (work->pass == MEMORY_COPY_LIBRARY)
-    memcpy(work->to + begin, work->from + begin, (end - begin) * sizeof(float));
+    memcpy((char *)work->to + begin * LINE, (const char *)work->from + begin * LINE,
+           (end - begin) * LINE);
   else
-    kernel(work, begin, end);
+    kernel(work, begin * LINE, end * LINE);
 }
 
 void memory_run(void *context) {
   const struct memory_work *work = context;
   memory_kernel kernel = widest_kernel();
-  size_t lines = work->count / LINE, parts = work->threads > 1 ? (size_t)work->threads : 1;
+  size_t lines = (work->bytes + LINE - 1) / LINE;
+  size_t parts = work->threads > 1 ? (size_t)work->threads : 1;
   if (parts > lines) parts = lines;
   if (parts <= 1) {
-    run_lines(work, kernel, 0, lines * LINE);
-  } else {
+    run_lines(work, kernel, 0, lines);
+    return;
+  }
 #if defined(_OPENMP)
 #pragma omp parallel for num_threads((int)parts) schedule(static, 1)
 #endif
-    for (size_t part = 0; part < parts; part++)
-      run_lines(work, kernel, lines * part / parts * LINE, lines * (part + 1) / parts * LINE);
-  }
-  run_tail(work, lines * LINE);
+  for (size_t part = 0; part < parts; part++)
+    run_lines(work, kernel, lines * part / parts, lines * (part + 1) / parts);
 }

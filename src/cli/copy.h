@@ -19,12 +19,12 @@ enum memory_pass {
   MEMORY_PASSES
 };
 
-/* The work of a timed pass; the context is a struct memory_work. */
+/* The work of a timed pass, whatever the bytes stand for; the context is a struct memory_work. */
 struct memory_work {
   enum memory_pass pass;
-  const float *from, *other; /* `other`: the second array that is read, or null */
-  float *to;                 /* or null where nothing is written */
-  size_t count;              /* of floats in each */
+  const void *from, *other; /* `other`: the second array that is read, or null */
+  void *to;                 /* or null where nothing is written */
+  size_t bytes;             /* in each, rounded up to whole cache lines, which must be there */
   int threads;
 };
 

@@ -9,39 +9,42 @@
 #include <immintrin.h>
 #endif
 
-/* A block is as wide as a cache line: one or more vector registers of any instruction set. */
-enum { BLOCK = 16 };
-typedef float block __attribute__((vector_size(BLOCK * sizeof(float))));
+/* A block is as wide as a cache line: one or more vector registers of any instruction set. Whole
+ * numbers: what is no float32 would be slow to add as one, where it looks like a denormal. */
+enum { BLOCK = 64 };
+typedef uint32_t block __attribute__((vector_size(BLOCK)));
 
 /* Keeps the compiler from making a call of memcpy out of a loop, or dropping a sum. */
 static inline void keep(void) {
   __asm__ volatile("" ::: "memory");
 }
 
-static inline block load(const float *from) {
+static inline block load(const void *from, size_t at) {
   block value;
-  memcpy(&value, from, sizeof value);
+  memcpy(&value, (const char *)from + at, sizeof value);
   return value;
 }
 
-static inline void store(float *to, const block *value) {
-  memcpy(to, value, sizeof *value);
+static inline void store(void *to, size_t at, const block *value) {
+  memcpy((char *)to + at, value, sizeof *value);
 }
 
 /* `to` must be at a multiple of a block's size. */
-static inline void store_streaming(float *to, const block *value) {
+static inline void store_streaming(void *to, size_t at, const block *value) {
 #if defined(__AVX512F__)
-  _mm512_stream_ps(to, (__m512)*value);
+  _mm512_stream_si512((void *)((char *)to + at), (__m512i)*value);
 #elif defined(__AVX__)
-  __m256 half[2];
+  __m256i half[2];
   memcpy(half, value, sizeof half);
-  for (int i = 0; i < 2; i++) _mm256_stream_ps(to + 8 * i, half[i]);
+  for (size_t i = 0; i < 2; i++)
+    _mm256_stream_si256((__m256i *)(void *)((char *)to + at) + i, half[i]);
 #elif defined(__SSE2__)
-  __m128 part[4];
+  __m128i part[4];
   memcpy(part, value, sizeof part);
-  for (int i = 0; i < 4; i++) _mm_stream_ps(to + 4 * i, part[i]);
+  for (size_t i = 0; i < 4; i++)
+    _mm_stream_si128((__m128i *)(void *)((char *)to + at) + i, part[i]);
 #else
-  store(to, value); /* no such store in C here: the pass equals the loop */
+  store(to, at, value); /* no such store in C here: the pass equals the loop */
 #endif
 }
 
@@ -53,32 +56,32 @@ static void end_streaming(void) {
 
 static void copy(const struct memory_work *work, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i += BLOCK) {
-    block value = load(work->from + i);
-    store(work->to + i, &value);
+    block value = load(work->from, i);
+    store(work->to, i, &value);
     keep();
   }
 }
 
 static void copy_streaming(const struct memory_work *work, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i += BLOCK) {
-    block value = load(work->from + i);
-    store_streaming(work->to + i, &value);
+    block value = load(work->from, i);
+    store_streaming(work->to, i, &value);
   }
   end_streaming();
 }
 
 /* Several sums, so that the reads and not the additions set the pace. */
-static void read_arrays(const float *from, const float *other, size_t begin, size_t end) {
+static void read_arrays(const void *from, const void *other, size_t begin, size_t end) {
   block sums[4] = {{0}, {0}, {0}, {0}};
   size_t i = begin;
   for (; i + 4 * BLOCK <= end; i += 4 * BLOCK)
     for (size_t part = 0; part < 4; part++) {
-      sums[part] += load(from + i + part * BLOCK);
-      if (other != NULL) sums[part] += load(other + i + part * BLOCK);
+      sums[part] += load(from, i + part * BLOCK);
+      if (other != NULL) sums[part] += load(other, i + part * BLOCK);
     }
   for (; i < end; i += BLOCK) {
-    sums[0] += load(from + i);
-    if (other != NULL) sums[0] += load(other + i);
+    sums[0] += load(from, i);
+    if (other != NULL) sums[0] += load(other, i);
   }
   sums[0] += sums[1] + (sums[2] + sums[3]);
   __asm__ volatile("" ::"r"(&sums[0]) : "memory");
@@ -86,15 +89,15 @@ static void read_arrays(const float *from, const float *other, size_t begin, siz
 
 static void triad(const struct memory_work *work, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i += BLOCK) {
-    block value = load(work->from + i) + 0.5f * load(work->other + i);
-    store(work->to + i, &value);
+    block value = load(work->from, i) + load(work->other, i);
+    store(work->to, i, &value);
   }
 }
 
 static void triad_streaming(const struct memory_work *work, size_t begin, size_t end) {
   for (size_t i = begin; i < end; i += BLOCK) {
-    block value = load(work->from + i) + 0.5f * load(work->other + i);
-    store_streaming(work->to + i, &value);
+    block value = load(work->from, i) + load(work->other, i);
+    store_streaming(work->to, i, &value);
   }
   end_streaming();
 }

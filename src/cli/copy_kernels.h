@@ -5,7 +5,7 @@
 
 #include "copy.h"
 
-/* Runs any pass but MEMORY_COPY_LIBRARY over [0, count). */
+/* Runs any pass but MEMORY_COPY_LIBRARY over the bytes from `begin` to just before `end`, whole lines. */
 typedef void (*memory_kernel)(const struct memory_work *work, size_t begin, size_t end);
 
 void memory_kernel_baseline(const struct memory_work *work, size_t begin, size_t end);

@@ -53,7 +53,7 @@ static enum outcome measure_times(struct compare_row *row, struct batch *batch) 
     copies[i] = (struct memory_work){.pass = (enum memory_pass)(MEMORY_COPY_STREAMING + i),
                                      .from = batch->x.data,
                                      .to = batch->y.data,
-                                     .count = (size_t)batch->x.count,
+                                     .bytes = tensor_bytes(&batch->x),
                                      .threads = batch->prepared.info.threads};
     works[FIRST_COPY + i].work = memory_run;
     works[FIRST_COPY + i].context = &copies[i];
@@ -81,6 +81,7 @@ enum outcome compare_measure(struct compare_row *row, const struct population *p
   enum outcome outcome = batch_create(&batch, input, population, options, norm, size);
   const axn_plan_info *info = &batch.prepared.info;
   *row = (struct compare_row){axn_norm_name(norm),
+                              report_activation(options->activation),
                               report_if_any(batch.prepared.desc.groups),
                               size,
                               report_if_any(batch.prepared.desc.ghost_batch),

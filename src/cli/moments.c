@@ -47,25 +47,26 @@ static void add(struct moments *m, int64_t statistic, double x) {
   m->variance[statistic] += difference * (x - m->mean[statistic]);
 }
 
-/* The part of the tensor below one index of each axis before these. Returns where it ends. */
-static const float *add_all(struct moments *m, const struct axis *axes, int count,
-                            int64_t statistic, const float *x) {
+/* The part of the tensor below one index of each axis before these, from `at` on. Returns where it
+ * ends. */
+static int64_t add_all(struct moments *m, const struct axis *axes, int count, int64_t statistic,
+                       const struct tensor *x, int64_t at) {
   for (int64_t part = 0; part < axes->extent; part += axes->run, statistic += axes->stride)
     for (int64_t i = 0; i < axes->run; i++)
       if (count > 1)
-        x = add_all(m, axes + 1, count - 1, statistic, x);
+        at = add_all(m, axes + 1, count - 1, statistic, x, at);
       else
-        add(m, statistic, *x++);
-  return x;
+        add(m, statistic, tensor_get(x, at++));
+  return at;
 }
 
-void moments_compute(struct moments *m, const struct prepared *prepared, const float *x) {
+void moments_compute(struct moments *m, const struct prepared *prepared, const struct tensor *x) {
   struct axis axes[AXN_MAX_RANK];
   size_t bytes = (size_t)m->count * sizeof(double);
   memset(m->mean, 0, bytes);
   memset(m->variance, 0, bytes);
   memset(m->values, 0, bytes);
   find_axes(prepared, axes);
-  add_all(m, axes, prepared->desc.rank, 0, x);
+  add_all(m, axes, prepared->desc.rank, 0, x, 0);
   for (int64_t i = 0; i < m->count; i++) m->variance[i] /= m->values[i];
 }

@@ -19,7 +19,8 @@ enum outcome moments_create(struct moments *moments, const struct prepared *prep
 
 /* Of a tensor of the plan's shape. Equal values have the variance 0 to the last bit (not for rms),
  * and equal samples equal moments. */
-void moments_compute(struct moments *moments, const struct prepared *prepared, const float *x);
+void moments_compute(struct moments *moments, const struct prepared *prepared,
+                     const struct tensor *x);
 
 void moments_release(struct moments *moments);
 

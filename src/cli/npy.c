@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #define _POSIX_C_SOURCE 200809L
 #include "npy.h"
+#include "element.h"
 #include "npy_header.h"
 
 #include <errno.h>
@@ -92,21 +93,58 @@ static enum outcome read_header(struct source *source, struct npy_header *header
   return outcome;
 }
 
-/* Losing digits in silence would be worse than the extra step for the user. */
-static enum outcome check_type(const char *name, const struct npy_header *header) {
+static const char *const type_texts[] = {
+    [AXN_FLOAT32] = "<f4", [AXN_FLOAT64] = "<f8", [AXN_BFLOAT16] = "<u2", [AXN_FLOAT16] = "<f2"};
+enum { DTYPES_END = sizeof type_texts / sizeof type_texts[0] };
+
+static const unsigned plain_types = 1u << AXN_FLOAT32 | 1u << AXN_FLOAT64 | 1u << AXN_FLOAT16;
+
+struct npy_due npy_due_input(axn_dtype dtype) {
+  if (dtype == 0) return (struct npy_due){plain_types, "; <u2 is bfloat16 by --dtype bf16"};
+  return (struct npy_due){1u << dtype, ", as --dtype asks"};
+}
+
+/* "<f4 (float32) or <f8 (float64)" */
+static void list_types(unsigned types, char *text, size_t room) {
+  size_t length = 0;
+  for (int dtype = 1; dtype < DTYPES_END && length < room; dtype++) {
+    if ((types >> dtype & 1) == 0) continue;
+    const char *separator = length == 0 ? "" : types >> (dtype + 1) != 0 ? ", " : " or ";
+    length += (size_t)snprintf(text + length, room - length, "%s%s (%s)", separator,
+                               type_texts[dtype], element_type_name((axn_dtype)dtype));
+  }
+}
+
+/* In NumPy's words, for those that a file may well have; else "". */
+static const char *type_in_words(const char *type) {
   static const char *const named[][2] = {
-      {"<f8", "float64"}, {"<f2", "float16"}, {"<u2", "uint16 (or bfloat16)"}};
-  const char *in_words = "";
+      {"<f4", " (float32)"}, {"<f8", " (float64)"}, {"<f2", " (float16)"}, {"<u2", " (uint16)"}};
   for (size_t i = 0; i < sizeof named / sizeof named[0]; i++)
-    if (strcmp(header->type, named[i][0]) == 0) in_words = named[i][1];
-  if (header->type[0] == '>')
-    return message_failed(name, "type %s is big-endian: write it little-endian, as <f4",
-                          header->type);
-  if (strcmp(header->type, "<f4") != 0)
+    if (strcmp(type, named[i][0]) == 0) return named[i][1];
+  return "";
+}
+
+/* Nothing is converted: losing digits in silence would be worse than the extra step for the user. */
+static enum outcome check_type(const char *name, const struct npy_header *header,
+                               struct npy_due due, axn_dtype *dtype) {
+  const char *type = header->type;
+  if (type[0] == '>')
     return message_failed(name,
-                          "type %s%s%s: this version computes in float32 (<f4) only; convert the "
-                          "file with numpy's astype('float32')",
-                          header->type, *in_words != '\0' ? ", " : "", in_words);
+                          "type %s is big-endian: write it little-endian, with numpy's "
+                          "astype('<%s')",
+                          type, type + 1);
+  if (strcmp(type, "<V2") == 0 || strcmp(type, "|V2") == 0)
+    return message_failed(name, "type %s: if it is bfloat16, write it with numpy's view('uint16')",
+                          type);
+  for (int candidate = 1; candidate < DTYPES_END; candidate++)
+    if ((due.types >> candidate & 1) != 0 && strcmp(type, type_texts[candidate]) == 0)
+      *dtype = (axn_dtype)candidate;
+  if (*dtype == 0) {
+    char wanted[96];
+    list_types(due.types, wanted, sizeof wanted);
+    return message_failed(name, "type %s%s: %s is due%s", type, type_in_words(type), wanted,
+                          due.reason);
+  }
   if (header->fortran_order)
     return message_failed(name, "in Fortran order: write it in C order, with numpy's "
                                 "ascontiguousarray");
@@ -126,9 +164,8 @@ static enum outcome check_size(const struct source *source, int64_t bytes) {
 /* From a pipe: grows with what has really come. */
 static enum outcome read_growing(struct source *source, struct tensor *tensor, size_t bytes) {
   size_t room = bytes < FIRST_PART ? bytes : FIRST_PART, got = 0;
-  char *data = malloc(room > 0 ? room : sizeof(float));
-  if (data == NULL) return message_no_memory();
-  tensor->data = (float *)(void *)data;
+  tensor->data = malloc(room > 0 ? room : 1);
+  if (tensor->data == NULL) return message_no_memory();
   while (got < bytes) {
     if (got == room) {
       room = room > bytes / 2 ? bytes : room * 2;
@@ -146,26 +183,26 @@ static enum outcome read_growing(struct source *source, struct tensor *tensor, s
   return DONE;
 }
 
-static enum outcome read_tensor(struct source *source, struct tensor *tensor) {
+static enum outcome read_tensor(struct source *source, struct npy_due due, struct tensor *tensor) {
   struct npy_header header = {.type = ""};
   enum outcome outcome = read_header(source, &header);
-  if (outcome == DONE) outcome = check_type(source->name, &header);
+  tensor->dtype = 0;
+  if (outcome == DONE) outcome = check_type(source->name, &header, due, &tensor->dtype);
   if (outcome != DONE) return outcome;
   tensor->shape = header.shape;
   if (!value_shape_elements(&header.shape, &tensor->count))
     return message_failed(source->name, "the product of its extents overflows");
-  int64_t bytes = tensor->count * (int64_t)sizeof(float);
-  outcome = check_size(source, bytes);
+  size_t bytes = tensor_bytes(tensor);
+  outcome = check_size(source, (int64_t)bytes);
   if (outcome != DONE) return outcome;
-  if (source->size < 0) return read_growing(source, tensor, (size_t)bytes);
-  tensor->data = malloc(bytes > 0 ? (size_t)bytes : sizeof(float));
+  if (source->size < 0) return read_growing(source, tensor, bytes);
+  tensor->data = malloc(bytes > 0 ? bytes : 1);
   if (tensor->data == NULL) return message_no_memory();
-  if (source_read(source, tensor->data, (size_t)bytes) != (size_t)bytes)
-    return source_ended(source, "data");
+  if (source_read(source, tensor->data, bytes) != bytes) return source_ended(source, "data");
   return DONE;
 }
 
-enum outcome npy_read_file(const char *path, struct tensor *tensor) {
+enum outcome npy_read_file(const char *path, struct npy_due due, struct tensor *tensor) {
   FILE *stream = fopen(path, "rb");
   if (stream == NULL) return message_failed(path, "%s", strerror(errno));
   struct stat status;
@@ -179,7 +216,7 @@ enum outcome npy_read_file(const char *path, struct tensor *tensor) {
     bool whole = S_ISREG(status.st_mode) && ftello(stream) == 0;
     struct source source = {
         .name = path, .stream = stream, .size = whole ? (int64_t)status.st_size : -1};
-    outcome = read_tensor(&source, tensor);
+    outcome = read_tensor(&source, due, tensor);
   }
   fclose(stream);
   if (outcome != DONE) tensor_release(tensor);
@@ -187,9 +224,9 @@ enum outcome npy_read_file(const char *path, struct tensor *tensor) {
 }
 
 enum outcome npy_read_memory(const char *name, const unsigned char *bytes, size_t size,
-                             struct tensor *tensor) {
+                             struct npy_due due, struct tensor *tensor) {
   struct source source = {.name = name, .bytes = bytes, .left = size, .size = (int64_t)size};
-  enum outcome outcome = read_tensor(&source, tensor);
+  enum outcome outcome = read_tensor(&source, due, tensor);
   if (outcome != DONE) tensor_release(tensor);
   return outcome;
 }
@@ -199,8 +236,8 @@ enum outcome npy_write(struct output_file *output, const struct tensor *tensor) 
   char shape[SHAPE_TEXT_LIMIT], header[512];
   value_shape_text(&tensor->shape, shape);
   int length =
-      snprintf(header, sizeof header, "{'descr': '<f4', 'fortran_order': False, 'shape': (%s%s), }",
-               shape, tensor->shape.rank == 1 ? "," : "");
+      snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }",
+               type_texts[tensor->dtype], shape, tensor->shape.rank == 1 ? "," : "");
   /* Padded with spaces so that the data begin at a multiple of 64, as NumPy does. */
   int start = PREFIX_BYTES + LENGTH_BYTES;
   while ((start + length + 1) % ALIGNMENT != 0) header[length++] = ' ';
@@ -212,11 +249,11 @@ enum outcome npy_write(struct output_file *output, const struct tensor *tensor) 
   prefix[6] = 1;
   prefix[PREFIX_BYTES] = (unsigned char)(length & 0xff);
   prefix[PREFIX_BYTES + 1] = (unsigned char)(length >> 8);
-  size_t count = (size_t)tensor->count;
+  size_t bytes = tensor_bytes(tensor);
   errno = 0;
   if (fwrite(prefix, 1, sizeof prefix, stream) == sizeof prefix &&
       fwrite(header, 1, (size_t)length, stream) == (size_t)length &&
-      fwrite(tensor->data, sizeof(float), count, stream) == count)
+      fwrite(tensor->data, 1, bytes, stream) == bytes)
     return DONE;
   return message_failed(output_path(output), "%s", strerror(errno != 0 ? errno : EIO));
 }

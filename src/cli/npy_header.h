@@ -9,7 +9,7 @@
 #include <stddef.h>
 
 struct npy_header {
-  char type[16]; /* "<f4" */
+  char type[16]; /* "<f4", as NumPy writes it */
   bool fortran_order;
   struct shape shape;
 };

@@ -109,12 +109,10 @@ const char *option_seed(const char *text, struct options *options, void *target)
   return value_integer(text, 0, INT64_MAX, target) ? NULL : "must be a whole number, 0 or more";
 }
 
-const char *option_dtype(const char *text, struct options *options, void *target) {
+const char *option_yes_no(const char *text, struct options *options, void *target) {
   (void)options;
-  (void)target;
-  if (strcmp(text, "f32") == 0) return NULL;
-  static const char *const later[] = {"f64", "f16", "bf16"};
-  for (size_t i = 0; i < sizeof later / sizeof later[0]; i++)
-    if (strcmp(text, later[i]) == 0) return "this version computes in float32 only: known is f32";
-  return "unknown type: known is f32";
+  bool yes = strcmp(text, "yes") == 0;
+  if (!yes && strcmp(text, "no") != 0) return "known are yes, no";
+  *(bool *)target = yes;
+  return NULL;
 }

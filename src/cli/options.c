@@ -61,6 +61,22 @@ static const char *layout(const char *text, struct options *options, void *targe
   return NULL;
 }
 
+static const char *dtype(const char *text, struct options *options, void *target) {
+  (void)options;
+  return value_dtype(text, target) ? NULL : "unknown type: known are f32, f64, bf16, f16";
+}
+
+static const char *activation(const char *text, struct options *options, void *target) {
+  (void)options;
+  if (value_activation(text, target)) return NULL;
+  return "unknown activation: known are none, relu, leaky-relu, silu, gelu, gelu-tanh";
+}
+
+static const char *negative_slope(const char *text, struct options *options, void *target) {
+  options->slope_given = true;
+  return value_number(text, target);
+}
+
 static const char *threads(const char *text, struct options *options, void *target) {
   (void)options;
   return value_integer(text, 0, 1024, target) ? NULL
@@ -124,7 +140,15 @@ const struct option_row options_common[] = {
     {"epsilon", "E", "added to the variance (default 1e-5)", epsilon,
      offsetof(struct options, epsilon)},
     {"layout", "nchw|nhwc", "order of the axes in memory and in files (default nchw)", layout, 0},
-    {"dtype", "f32", "type of the data; this version has float32 only", option_dtype, 0},
+    {"dtype", "f32|f64|bf16|f16",
+     "type of the data (default f32). Files have types of their own,\n"
+     "with which it must agree; bf16 reads uint16 as bfloat16",
+     dtype, offsetof(struct options, dtype)},
+    {"activation", "NAME",
+     "none (default), relu, leaky-relu, silu, gelu or gelu-tanh:\nfused into every pass",
+     activation, offsetof(struct options, activation)},
+    {"negative-slope", "A", "leaky-relu: the factor below 0 (default 0.01)", negative_slope,
+     offsetof(struct options, negative_slope)},
     {"threads", "T", "the most threads to use, up to 1024; 0: all (default)", threads,
      offsetof(struct options, threads)},
     {"isa", "NAME", "baseline, avx2, avx512 or neon (default: the best here)", isa, 0},
@@ -138,6 +162,8 @@ static void set_defaults(struct options *options) {
                               .momentum = desc.momentum,
                               .running_variance = desc.running_variance,
                               .layout = desc.layout,
+                              .activation = desc.activation,
+                              .negative_slope = desc.negative_slope,
                               .isa = desc.isa,
                               .seed = 1,
                               .passes = {true, true, true}};

@@ -22,16 +22,21 @@ struct options {
   double momentum;
   axn_running_variance running_variance;
   axn_layout layout;
+  axn_dtype dtype; /* 0: that of the files, else float32 */
+  axn_activation activation;
+  double negative_slope;
+  bool slope_given;
   int64_t threads; /* 0: all */
   axn_isa isa;
   enum format format;
   enum mode mode;
   bool passes[PASS_COUNT];
+  bool adds_residual; /* bench; of random numbers */
   int64_t seed;
-  const char *input, *output, *scale, *shift;
+  const char *input, *output, *scale, *shift, *residual;
   const char *running_mean, *running_var;
   const char *mean_output, *rstd_output, *running_mean_output, *running_var_output;
-  const char *grad_output, *grad_input, *grad_scale, *grad_shift;
+  const char *grad_output, *grad_input, *grad_scale, *grad_shift, *grad_residual;
   const char *plot, *shapes;
 };
 
@@ -78,6 +83,6 @@ const char *option_mode(const char *text, struct options *options, void *target)
 const char *option_momentum(const char *text, struct options *options, void *target);
 const char *option_running_variance(const char *text, struct options *options, void *target);
 const char *option_seed(const char *text, struct options *options, void *target);
-const char *option_dtype(const char *text, struct options *options, void *target);
+const char *option_yes_no(const char *text, struct options *options, void *target);
 
 #endif

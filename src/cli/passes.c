@@ -9,6 +9,7 @@ axn_status pass_training(const struct prepared *prepared, const struct pass_data
   args.y = data->y;
   args.scale = data->scale;
   args.shift = data->shift;
+  args.residual = data->residual;
   args.mean = data->mean;
   args.rstd = data->rstd;
   args.running_mean = data->running_mean;
@@ -26,6 +27,7 @@ axn_status pass_inference(const struct prepared *prepared, const struct pass_dat
   args.y = data->y;
   args.scale = data->scale;
   args.shift = data->shift;
+  args.residual = data->residual;
   args.running_mean = data->running_mean;
   args.running_variance = data->running_variance;
   args.workspace = prepared->workspace;
@@ -49,6 +51,9 @@ axn_status pass_backward(const struct prepared *prepared, const struct pass_data
   args.grad_x = data->grad_x;
   args.grad_scale = data->grad_scale;
   args.grad_shift = data->grad_shift;
+  args.shift = data->shift;
+  args.residual = data->residual;
+  args.grad_residual = data->grad_residual;
   args.workspace = prepared->workspace;
   args.workspace_size = prepared->workspace_size;
   return axn_backward(prepared->plan, &args, error);

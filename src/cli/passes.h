@@ -7,10 +7,11 @@
 
 /* The data of a run; null where it has none. */
 struct pass_data {
-  const float *x, *scale, *shift, *grad_y;
-  float *y, *grad_x, *grad_scale, *grad_shift;
-  float *mean, *rstd;
-  float *running_mean, *running_variance; /* updated in training, as by the first batch */
+  const void *x, *scale, *shift, *residual, *grad_y;
+  void *y, *grad_x, *grad_scale, *grad_shift;
+  void *grad_residual; /* with an activation; without, it is grad_y */
+  void *mean, *rstd;
+  void *running_mean, *running_variance; /* updated in training, as by the first batch */
 };
 
 axn_status pass_training(const struct prepared *prepared, const struct pass_data *data,

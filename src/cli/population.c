@@ -5,11 +5,12 @@
 
 static enum outcome create_tensors(struct population *p, const struct compare_input *input) {
   struct shape statistics = {.rank = 1, .extents = {p->prepared.info.statistics}};
-  enum outcome outcome = tensor_create(&p->y, &input->x.shape);
-  if (outcome == DONE) outcome = tensor_create(&p->grad_x, &input->x.shape);
-  if (outcome == DONE) outcome = tensor_create(&p->mean, &statistics);
-  if (outcome == DONE) outcome = tensor_create(&p->rstd, &statistics);
-  if (outcome == DONE) outcome = tensor_create(&p->running_variance, &statistics);
+  axn_dtype dtype = input->x.dtype, real = tensor_statistics_dtype(dtype);
+  enum outcome outcome = tensor_create(&p->y, &input->x.shape, dtype);
+  if (outcome == DONE) outcome = tensor_create(&p->grad_x, &input->x.shape, dtype);
+  if (outcome == DONE) outcome = tensor_create(&p->mean, &statistics, real);
+  if (outcome == DONE) outcome = tensor_create(&p->rstd, &statistics, real);
+  if (outcome == DONE) outcome = tensor_create(&p->running_variance, &statistics, real);
   return outcome;
 }
 
@@ -29,6 +30,7 @@ enum outcome population_create(struct population *p, const struct options *optio
   *p = (struct population){.usable = false};
   struct wanted wanted = {.norm = norm,
                           .shape = input->shape,
+                          .dtype = input->x.dtype,
                           .ghost_batch = input->shape.extents[0],
                           .source = {input->shape_source, 0}};
   enum outcome outcome = prepare(&p->prepared, options, &wanted);
@@ -40,10 +42,10 @@ enum outcome population_create(struct population *p, const struct options *optio
   axn_status status = run(p, input, &error);
   if (status == AXN_ERROR_TOO_FEW_VALUES) return DONE; /* its rows have no numbers */
   if (status != AXN_OK) return prepare_failure(&p->prepared, status, &error);
-  moments_compute(&p->moments, &p->prepared, input->x.data);
+  moments_compute(&p->moments, &p->prepared, &input->x);
   for (int64_t i = 0; i < p->moments.count; i++) {
     double variance = p->moments.variance[i];
-    p->running_variance.data[i] = variance > 0 ? (float)variance : 0;
+    tensor_set(&p->running_variance, i, variance > 0 ? variance : 0);
   }
   p->usable = true;
   return DONE;

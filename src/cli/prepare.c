@@ -71,6 +71,8 @@ enum outcome prepare_check_options(const struct options *options) {
   if (options->axis_given && !has_norm(&options->norms, AXN_LAYER_NORM) &&
       !has_norm(&options->norms, AXN_RMS_NORM))
     return message_misused("--axis", "only layer and rms normalization start from an axis");
+  if (options->slope_given && options->activation != AXN_ACTIVATION_LEAKY_RELU)
+    return message_misused("--negative-slope", "only --activation leaky-relu has one");
   return DONE;
 }
 
@@ -141,6 +143,12 @@ static axn_desc desc_of(const struct options *options, const struct wanted *want
   }
   if (prepare_takes_axis(wanted->norm)) desc.axis = (int)options->axis;
   if (wanted->parameters != 0) desc.parameters = wanted->parameters;
+  desc.dtype = wanted->dtype != 0    ? wanted->dtype
+               : options->dtype != 0 ? options->dtype
+                                     : AXN_FLOAT32;
+  desc.parameter_dtype = wanted->parameter_dtype;
+  desc.activation = options->activation;
+  desc.negative_slope = options->negative_slope;
   desc.epsilon = options->epsilon;
   desc.momentum = options->momentum;
   desc.running_variance = options->running_variance;

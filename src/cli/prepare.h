@@ -39,6 +39,7 @@ struct wanted {
   struct shape shape; /* N, C, spatial */
   int64_t groups, ghost_batch;
   axn_parameters parameters;
+  axn_dtype dtype, parameter_dtype;
   struct shape_source source;
 };
 

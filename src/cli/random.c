@@ -51,10 +51,10 @@ double random_normal(struct random *random) {
   return radius * cos(6.283185307179586 * uniform(random));
 }
 
-void random_fill_normal(struct random *random, float *values, int64_t count) {
+void random_fill_normal(struct random *random, struct tensor *tensor) {
   enum { BETWEEN_LOOKS = 1 << 16 };
-  for (int64_t i = 0; i < count; i++) {
-    if (i % BETWEEN_LOOKS == 0) progress_within(i, count);
-    values[i] = (float)random_normal(random);
+  for (int64_t i = 0; i < tensor->count; i++) {
+    if (i % BETWEEN_LOOKS == 0) progress_within(i, tensor->count);
+    tensor_set(tensor, i, random_normal(random));
   }
 }

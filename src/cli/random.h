@@ -4,6 +4,8 @@
 #ifndef AXISNORM_RANDOM_H
 #define AXISNORM_RANDOM_H
 
+#include "tensor.h"
+
 #include <stdint.h>
 
 struct random {
@@ -14,7 +16,7 @@ struct random random_start(uint64_t seed);
 uint64_t random_below(struct random *random, uint64_t limit); /* limit >= 1 */
 double random_normal(struct random *random);
 
-/* Fills all `count` of them, and shows progress within the step at hand. */
-void random_fill_normal(struct random *random, float *values, int64_t count);
+/* Fills a whole tensor, and shows progress within the step at hand. */
+void random_fill_normal(struct random *random, struct tensor *tensor);
 
 #endif

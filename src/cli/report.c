@@ -82,7 +82,7 @@ static void write_json(const struct report *report) {
     write_json_text(report->source);
     fputs(", \"shape\": ", stdout);
     write_json_field(REPORT_SHAPE, &report->source_shape);
-    fputs(", \"dtype\": \"f32\"},\n", stdout);
+    printf(", \"dtype\": \"%s\"},\n", axn_dtype_name(report->source_dtype));
   }
   printf("  \"threads\": %d,\n  \"isa\": \"%s\",\n  \"rows\": [", report->threads, report->isa);
   for (size_t row = 0; row < report->row_count; row++) {
@@ -201,9 +201,13 @@ static const char *heading_line(const char *heading, int line, int *length) {
 /* A column of dashes alone says nothing. */
 static bool is_shown(const struct report *report, size_t column) {
   if (report->columns[column].heading == NULL) return false;
-  if (report->columns[column].kind != REPORT_INTEGER) return true;
-  for (size_t row = 0; row < report->row_count; row++)
-    if (*(const int64_t *)field_of(report, row, column) != REPORT_NO_INTEGER) return true;
+  enum report_kind kind = report->columns[column].kind;
+  if (kind != REPORT_INTEGER && kind != REPORT_TEXT) return true;
+  for (size_t row = 0; row < report->row_count; row++) {
+    const void *field = field_of(report, row, column);
+    if (kind == REPORT_INTEGER && *(const int64_t *)field != REPORT_NO_INTEGER) return true;
+    if (kind == REPORT_TEXT && *(const char *const *)field != NULL) return true;
+  }
   return false;
 }
 

@@ -9,7 +9,7 @@
 
 /* What a field is in the struct of its row. */
 enum report_kind {
-  REPORT_TEXT,    /* const char * */
+  REPORT_TEXT,    /* const char *; null: does not apply */
   REPORT_INTEGER, /* int64_t; REPORT_NO_INTEGER: does not apply */
   REPORT_NUMBER,  /* double; not a number: does not apply */
   REPORT_SHAPE    /* struct shape */
@@ -22,13 +22,18 @@ static inline int64_t report_if_any(int64_t number) {
   return number != 0 ? number : REPORT_NO_INTEGER;
 }
 
+/* A text for REPORT_TEXT that does not apply where there is no activation. */
+static inline const char *report_activation(axn_activation activation) {
+  return activation != AXN_ACTIVATION_NONE ? axn_activation_name(activation) : NULL;
+}
+
 /* How the table shows a number; JSON and CSV always have it as it is. */
 enum report_style { REPORT_PLAIN, REPORT_PERCENT, REPORT_MICROSECONDS, REPORT_TIMES };
 
 struct report_column {
   const char *name;    /* of the field; null: only in the table */
   const char *heading; /* in the table, '|' starts its second line; null: not in the table, where
-                          an integer that applies to no row is not either */
+                          an integer or text that applies to no row is not either */
   enum report_kind kind;
   enum report_style style;
   size_t offset;
@@ -43,6 +48,7 @@ struct report {
   const char *isa;
   const char *source; /* null: JSON without "input" */
   struct shape source_shape;
+  axn_dtype source_dtype;
   bool grouped; /* an empty line in the table where the first field changes */
 };
 

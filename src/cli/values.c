@@ -65,6 +65,24 @@ bool value_norm(const char *text, axn_norm *norm) {
   return false;
 }
 
+bool value_dtype(const char *text, axn_dtype *dtype) {
+  for (int value = 1; axn_dtype_name((axn_dtype)value) != NULL; value++) {
+    if (strcmp(text, axn_dtype_name((axn_dtype)value)) != 0) continue;
+    *dtype = (axn_dtype)value;
+    return true;
+  }
+  return false;
+}
+
+bool value_activation(const char *text, axn_activation *activation) {
+  for (int value = 0; axn_activation_name((axn_activation)value) != NULL; value++) {
+    if (strcmp(text, axn_activation_name((axn_activation)value)) != 0) continue;
+    *activation = (axn_activation)value;
+    return true;
+  }
+  return false;
+}
+
 void value_all_norms(struct norm_list *list) {
   list->count = 0;
   for (int value = 1; list->count < LIST_LIMIT && axn_norm_name((axn_norm)value) != NULL; value++)
@@ -97,7 +115,7 @@ void value_shape_text(const struct shape *shape, char text[SHAPE_TEXT_LIMIT]) {
 }
 
 bool value_shape_elements(const struct shape *shape, int64_t *elements) {
-  const int64_t most = INT64_MAX / (int64_t)sizeof(float);
+  const int64_t most = INT64_MAX / (int64_t)sizeof(double);
   int64_t product = 1;
   bool empty = false;
   for (int k = 0; k < shape->rank; k++) {

@@ -31,6 +31,8 @@ struct norm_list {
 bool value_integer(const char *text, int64_t lowest, int64_t highest, int64_t *result);
 bool value_integers(const char *text, int64_t lowest, int64_t highest, struct integer_list *list);
 bool value_norm(const char *text, axn_norm *norm);
+bool value_dtype(const char *text, axn_dtype *dtype);
+bool value_activation(const char *text, axn_activation *activation);
 
 /* A decimal number. Returns null, or why the text is none. */
 const char *value_number(const char *text, double *result);
@@ -49,8 +51,8 @@ void value_usual_norms(struct norm_list *list);
 /* "2,4,3,3" */
 void value_shape_text(const struct shape *shape, char text[SHAPE_TEXT_LIMIT]);
 
-/* The product of the extents; false where it or its bytes in float32 overflow, or where an extent
- * is negative. */
+/* The product of the extents; false where it or its bytes in the widest type overflow, or where an
+ * extent is negative. */
 bool value_shape_elements(const struct shape *shape, int64_t *elements);
 
 #endif

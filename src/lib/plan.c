@@ -76,8 +76,8 @@ static axn_status check_enums(const axn_desc *desc, axn_error *error) {
   if (axn_activation_name(desc->activation) == NULL) {
     return axn_fail(error, AXN_ERROR_OPTION, "activation: %d is unknown", (int)desc->activation);
   }
-  if (desc->activation == AXN_ACTIVATION_LEAKY_RELU && !isfinite(desc->negative_slope)) {
-    return axn_fail(error, AXN_ERROR_OPTION, "negative_slope: %g is not finite",
+  if (desc->activation == AXN_ACTIVATION_LEAKY_RELU && !isfinite((float)desc->negative_slope)) {
+    return axn_fail(error, AXN_ERROR_OPTION, "negative_slope: %g is not finite, or not as a float",
                     desc->negative_slope);
   }
   if (desc->parameters != AXN_PARAMETERS_PER_CHANNEL &&

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *const norms[] = {"batch", "layer", "instance", "group", "rms", "positional", "ghost"};
 
@@ -66,6 +67,26 @@ struct moments moments_of(int norm, const struct array *x) {
 void moments_free(struct moments *m) {
   free(m->mean);
   free(m->variance);
+}
+
+double activation_of(const char *name, double z) {
+  const double pi = acos(-1);
+  if (strcmp(name, "relu") == 0) return z > 0 ? z : 0;
+  if (strcmp(name, "leaky-relu") == 0) return z > 0 ? z : 0.125 * z;
+  if (strcmp(name, "silu") == 0) return z / (1 + exp(-z));
+  if (strcmp(name, "gelu") == 0) return z * erfc(-z / sqrt(2)) / 2;
+  if (strcmp(name, "gelu-tanh") == 0)
+    return z * (1 + tanh(sqrt(2 / pi) * (z + 0.044715 * z * z * z))) / 2;
+  return z;
+}
+
+double activation_derivative(const char *name, double z) {
+  const double step = 1e-3;
+  if (strcmp(name, "none") == 0 || strstr(name, "relu") != NULL)
+    return z > 0 ? 1 : activation_of(name, -1) - activation_of(name, -2);
+  double inner = activation_of(name, z + step) - activation_of(name, z - step);
+  double outer = activation_of(name, z + 2 * step) - activation_of(name, z - 2 * step);
+  return (8 * inner - outer) / (12 * step);
 }
 
 void expect_near(double value, double due, double tolerance, const char *what) {

@@ -23,6 +23,12 @@ int64_t channel_of(const struct array *x, int64_t index);
 struct moments moments_of(int norm, const struct array *x);
 void moments_free(struct moments *moments);
 
+/* By its name and its definition; the slope of leaky-relu is 0.125. */
+double activation_of(const char *name, double z);
+
+/* By differences, but for the two with a corner: shares nothing with the library's formulas. */
+double activation_derivative(const char *name, double z);
+
 void expect_near(double value, double due, double tolerance, const char *what);
 
 /* A normal vector of that many channels, also written to a file. */

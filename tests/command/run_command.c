@@ -258,25 +258,30 @@ void write_bytes(const char *name, const void *bytes, size_t size) {
   fclose(file);
 }
 
-const char *write_array(const char *name, const struct array *array) {
-  char header[118 + 1], shape[100] = "";
+const char *write_elements(const char *name, const struct array *shape, const char *type,
+                           const void *elements, size_t size) {
+  char header[118 + 1], extents[100] = "";
   size_t length = 0;
-  for (int k = 0; k < array->rank; k++)
-    length +=
-        (size_t)snprintf(shape + length, sizeof shape - length, "%" PRId64 ", ", array->shape[k]);
-  shape[length - (array->rank > 1 ? 2 : 1)] = '\0';
+  for (int k = 0; k < shape->rank; k++)
+    length += (size_t)snprintf(extents + length, sizeof extents - length, "%" PRId64 ", ",
+                               shape->shape[k]);
+  extents[length - (shape->rank > 1 ? 2 : 1)] = '\0';
   snprintf(header, sizeof header, "%-117s\n", "");
   char text[118];
   int written = snprintf(text, sizeof text,
-                         "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }", shape);
+                         "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", type, extents);
   memcpy(header, text, (size_t)written);
   FILE *file = fopen(path_of(name), "wb");
   cr_assert_not_null(file);
   fwrite("\x93NUMPY\x01\x00\x76\x00", 1, 10, file);
   fwrite(header, 1, 118, file);
-  fwrite(array->data, sizeof(float), (size_t)array->count, file);
+  fwrite(elements, size, (size_t)shape->count, file);
   fclose(file);
   return path_of(name);
+}
+
+const char *write_array(const char *name, const struct array *array) {
+  return write_elements(name, array, "<f4", array->data, sizeof(float));
 }
 
 char *read_text(const char *name, size_t *size) {
@@ -290,21 +295,28 @@ char *read_text(const char *name, size_t *size) {
 }
 
 /* Reads what the command writes: version 1.0, the header as NumPy orders it. */
-struct array read_array(const char *name) {
-  size_t size;
-  char *bytes = read_text(name, &size), shape[128] = "";
-  cr_assert_geq(size, 128);
+void *read_elements(const char *name, const char *type, size_t size, struct array *array) {
+  size_t file_size;
+  char *bytes = read_text(name, &file_size), shape[128] = "", begins[64];
+  cr_assert_geq(file_size, 128);
   cr_assert_eq(memcmp(bytes, "\x93NUMPY\x01\x00", 8), 0);
   size_t header = (unsigned char)bytes[8] | (size_t)(unsigned char)bytes[9] << 8;
   cr_assert_eq((header + 10) % 64, 0);
-  cr_assert_not_null(strstr(bytes + 10, "'descr': '<f4', 'fortran_order': False, 'shape': ("));
-  const char *begin = strstr(bytes + 10, "'shape': (") + 10;
+  snprintf(begins, sizeof begins, "{'descr': '%s', 'fortran_order': False, 'shape': (", type);
+  cr_assert_eq(strncmp(bytes + 10, begins, strlen(begins)), 0, "%.60s", bytes + 10);
   size_t length = 0;
-  for (const char *c = begin; *c != ')' && length < sizeof shape - 1; c++)
+  for (const char *c = bytes + 10 + strlen(begins); *c != ')' && length < sizeof shape - 1; c++)
     if (*c != ' ') shape[length++] = *c;
-  struct array array = array_of(shape);
-  cr_assert_eq(size, header + 10 + (size_t)array.count * sizeof(float));
-  memcpy(array.data, bytes + header + 10, (size_t)array.count * sizeof(float));
-  free(bytes);
+  *array = array_of(shape);
+  cr_assert_eq(file_size, header + 10 + (size_t)array->count * size);
+  memmove(bytes, bytes + header + 10, (size_t)array->count * size);
+  return bytes;
+}
+
+struct array read_array(const char *name) {
+  struct array array;
+  void *elements = read_elements(name, "<f4", sizeof(float), &array);
+  memcpy(array.data, elements, (size_t)array.count * sizeof(float));
+  free(elements);
   return array;
 }

@@ -63,6 +63,11 @@ void fill_normal(struct array *array, double offset, uint64_t seed);
 struct array normal_array(const char *name, const char *shape, double offset, uint64_t seed);
 const char *write_array(const char *name, const struct array *array); /* its path */
 struct array read_array(const char *name);
+
+/* Files of any type, "<f8" of size 8: elements apart from an array, which gives or takes the shape. */
+const char *write_elements(const char *name, const struct array *shape, const char *type,
+                           const void *elements, size_t size);
+void *read_elements(const char *name, const char *type, size_t size, struct array *shape);
 void write_bytes(const char *name, const void *bytes, size_t size);
 char *read_text(const char *name, size_t *size);
 

@@ -435,6 +435,7 @@ Test(compare, bench_has_every_field_for_every_norm_and_pass) {
     cr_expect_eq(strncmp(field(row, "shape"), "[4,8,6,6]", 9), 0);
     cr_expect_eq(strncmp(field(row, "layout"), "\"nchw\"", 6), 0);
     cr_expect_eq(strncmp(field(row, "dtype"), "\"f32\"", 5), 0);
+    cr_expect(is_null(row, "activation") && is_null(row, "residual"));
     cr_expect_eq(strncmp(field(row, "limit_kind"), i % 3 == 2 ? "\"triad\"" : "\"copy\"", 6), 0);
     cr_expect_gt(number(row, "seconds"), 0);
     cr_expect_geq(number(row, "seconds"), number(row, "seconds_min"));
@@ -443,6 +444,94 @@ Test(compare, bench_has_every_field_for_every_norm_and_pass) {
   }
   cr_expect_null(next_row(&rest, row));
   free(text);
+}
+
+static void expect_text(const char *row, const char *name, const char *due) {
+  char quoted[64];
+  snprintf(quoted, sizeof quoted, "\"%s\"", due);
+  cr_expect_eq(strncmp(field(row, name), quoted, strlen(quoted)), 0, "%s: no %s in %s", name, due,
+               row);
+}
+
+/* A residual is read beside x, and behind an activation has a gradient of its own. */
+Test(compare, bench_takes_types_activations_and_residuals) {
+  static const char *const types[] = {"f32", "f64", "bf16", "f16"};
+  static const char *const activations[] = {"none", "relu", "leaky-relu --negative-slope 0.2",
+                                            "silu", "gelu", "gelu-tanh"};
+  static const char *const names[] = {NULL, "relu", "leaky-relu", "silu", "gelu", "gelu-tanh"};
+  for (int i = 0; i < 8; i++) {
+    int activation = i % 6;
+    bool residual = i / 2 % 2 == 1;
+    char line[200], row[1024];
+    snprintf(line, sizeof line,
+             "bench --norms batch --shape 4,8,3,3 --dtype %s --activation %s --residual %s "
+             "--format json",
+             types[i % 4], activations[activation], residual ? "yes" : "no");
+    char *text = expect_done(run_command(line));
+    const char *rest = text;
+    for (int pass = 0; pass < 3; pass++) {
+      cr_assert_not_null(next_row(&rest, row));
+      expect_text(row, "dtype", types[i % 4]);
+      if (names[activation] == NULL)
+        cr_expect(is_null(row, "activation"));
+      else
+        expect_text(row, "activation", names[activation]);
+      if (residual)
+        expect_text(row, "residual", "yes");
+      else
+        cr_expect(is_null(row, "residual"));
+      expect_text(row, "limit_kind",
+                  pass < 2                                ? residual ? "triad" : "copy"
+                  : residual && names[activation] != NULL ? "copy+triad"
+                                                          : "triad");
+      cr_expect_gt(number(row, "ratio"), 0);
+    }
+    free(text);
+  }
+}
+
+Test(compare, the_table_has_activation_and_residual_where_there_are_any) {
+  char *text = expect_done(run_command("bench --norms rms --shape 2,4,3,3 --passes backward"));
+  cr_expect(strstr(text, "activation") == NULL && strstr(text, "residual") == NULL, "%s", text);
+  free(text);
+  text = expect_done(run_command("bench --norms rms --shape 2,4,3,3 --passes backward "
+                                 "--activation silu --residual yes"));
+  cr_expect(strstr(text, "activation") != NULL && strstr(text, "silu") != NULL, "%s", text);
+  cr_expect(strstr(text, "residual") != NULL && strstr(text, "yes") != NULL, "%s", text);
+  free(text);
+}
+
+/* The noise of the statistics is that of the values, of whatever type; an activation follows them. */
+Test(compare, takes_types_and_activations) {
+  static const char *const options[] = {"", " --dtype f64", " --dtype f16", " --dtype bf16",
+                                        " --activation relu"};
+  double first[2] = {0};
+  for (int i = 0; i < 5; i++) {
+    char line[200], row[1024];
+    snprintf(line, sizeof line, "compare --norms batch,layer --batch 4 --format json%s",
+             options[i]);
+    char *text = expect_done(run_command(line));
+    const char *rest = text;
+    char dtype[32];
+    snprintf(dtype, sizeof dtype, "\"dtype\": \"%s\"", i % 4 == 0 ? "f32" : options[i] + 9);
+    cr_expect_not_null(strstr(text, dtype), "no %s", dtype);
+    cr_assert_not_null(next_row(&rest, row));
+    double noise = number(row, "mean_noise"), deviation = number(row, "output_deviation");
+    if (i == 0) first[0] = noise, first[1] = deviation;
+    cr_expect_float_eq(noise, first[0], i == 3 ? 1e-3 : 2e-5, "%s: %g, %g", options[i], noise,
+                       first[0]);
+    if (i < 4)
+      cr_expect_float_eq(deviation, first[1], i == 3 ? 1e-3 : 2e-5);
+    else
+      cr_expect_gt(fabs(deviation - first[1]), 1e-3, "the activation leaves no trace");
+    if (i < 4)
+      cr_expect(is_null(row, "activation"));
+    else
+      expect_text(row, "activation", "relu");
+    cr_assert_not_null(next_row(&rest, row));
+    for (int k = 0; k < 4; k++) cr_expect_eq(number(row, noises[k]), 0, "%s", noises[k]);
+    free(text);
+  }
 }
 
 Test(compare, bench_reads_lists_of_shapes_by_their_headings) {
@@ -529,6 +618,12 @@ Test(compare, bench_reads_twice_where_the_lines_of_a_statistic_exceed_the_cache)
   expect_limit("positional", "nhwc", 1, most + 1, 2, "read+copy");
   expect_limit("rms", "nchw", 2, most / 2, 2, "copy");
   expect_limit("rms", "nchw", 2, most / 2 + 1, 2, "read+copy");
+  expect_limit("rms --dtype bf16", "nchw", 2, most, 2, "copy"); /* elements of half the size */
+  expect_limit("rms --dtype bf16", "nchw", 2, most + 1, 2, "read+copy");
+  expect_limit("rms --dtype f64 --residual yes", "nchw", 2, most / 4, 2, "triad");
+  expect_limit("rms --dtype f64 --residual yes", "nchw", 2, most / 4 + 1, 2, "read+triad");
+  expect_limit("positional --dtype f16", "nchw", 1, most / 16, 32, "copy"); /* 32 in a line */
+  expect_limit("positional --dtype f16", "nchw", 1, most / 16 + 1, 32, "read+copy");
   expect_limit("ghost --ghost-batch 2", "nchw", 4, 1, most / 2, "copy");
   expect_limit("ghost --ghost-batch 2", "nchw", 4, 1, most / 2 + 1, "read+copy");
   expect_limit("ghost --ghost-batch 2", "nhwc", 4, 16, most / 32, "copy");

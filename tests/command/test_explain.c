@@ -285,3 +285,18 @@ Test(explain, no_figure_where_the_results_could_not_be_printed) {
   expect_error(run_with(&full, "explain --plot %s", path_of("x.svg")), 1, "standard output");
   cr_expect_eq(files_in_directory(), 0);
 }
+
+/* Types and activations move no statistic. */
+Test(explain, takes_types_and_activations) {
+  static const char *const more[] = {"", " --dtype f64", " --dtype bf16 --activation gelu-tanh",
+                                     " --dtype f16 --activation leaky-relu --negative-slope 0.2"};
+  for (int i = 0; i < 4; i++) {
+    char line[200];
+    snprintf(line, sizeof line, "explain --norm group --shape 2,4,3,3 --groups 2 --format json%s",
+             more[i]);
+    char *text = expect_done(run_command(line));
+    cr_expect_not_null(strstr(text, "\"statistics\": 4, \"values_per_statistic\": 18,"), "%s",
+                       text);
+    free(text);
+  }
+}
