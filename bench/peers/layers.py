@@ -13,9 +13,14 @@ import numpy as np
 PASSES = ("forward-training", "forward-inference", "backward")
 EPSILON = 1e-5
 NEGATIVE_SLOPE = 0.01
-DTYPES = {"f32": np.dtype(np.float32), "bf16": np.dtype(ml_dtypes.bfloat16), "f16": np.dtype(np.float16)}
+DTYPES = {
+    "f32": np.dtype(np.float32),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f16": np.dtype(np.float16),
+}
 # Of an array's largest magnitude. A 16-bit type rounds once for each step that is not fused.
 TOLERANCES = {"f32": 1e-4, "bf16": 2e-2, "f16": 2.5e-3}
+COARSE = 0.5  # for what a way is known to sum in a 16-bit type: that it is no other thing, at least
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,8 @@ def inputs(layer: Layer) -> Inputs:
         shape: int | tuple[int, ...], mean: float, deviation: float, dtype: str = "f32"
     ) -> np.ndarray:
         values = empty(shape, dtype)
-        values[...] = random.standard_normal(shape, np.float32) * np.float32(deviation) + np.float32(mean)
+        drawn = random.standard_normal(shape, np.float32)
+        values[...] = drawn * np.float32(deviation) + np.float32(mean)
         return values
 
     channels, stored, dtype = layer.shape[1], layer.stored_shape, layer.form.dtype
@@ -147,12 +153,14 @@ class Way:
     run: Callable[[], object]
     results: Callable[[], dict[str, np.ndarray]]  # in the layout's order
     idle: float = 15e-3  # seconds until its worker threads sleep (GNU OpenMP's spin 4 to 9 ms)
+    coarse: tuple[str, ...] = ()  # results that are off by more than the type
 
 
 def compare(layer: Layer, ours: dict[str, np.ndarray], way: Way) -> None:
     """Raises unless the way's results are those of axisnorm."""
-    theirs, tolerance = way.results(), TOLERANCES[layer.form.dtype]
+    theirs = way.results()
     for name, result in ours.items():
+        tolerance = COARSE if name in way.coarse else TOLERANCES[layer.form.dtype]
         expected = result.astype(np.float32)
         found = theirs[name].reshape(expected.shape).astype(np.float32)
         largest = float(np.max(np.abs(expected)))

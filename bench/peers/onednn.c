@@ -172,8 +172,8 @@ static void compare_results(struct row *row, struct theirs *theirs) {
                   what);
 }
 
-/* Where oneDNN has several ways, the fastest counts. The copy writes where axisnorm's own output goes,
- * and is measured last. */
+/* Where oneDNN has several ways, the fastest counts. The copy writes where axisnorm's own output
+ * goes, and is measured last. */
 static void time_row(struct row *row, const struct options *options) {
   static struct turn turns[FUSIONS + 2];
   int64_t bytes = row->inputs.elements * (int64_t)axn_dtype_size(row->inputs.dtype);
@@ -191,8 +191,8 @@ static void time_row(struct row *row, const struct options *options) {
   print_times(&row->theirs[best - 1], &turns[0], &turns[best], &turns[last], rounds);
 }
 
-/* All ways share their outputs: each is compared before the next is made, which runs forward itself where
- * the pass is backward. */
+/* All ways share their outputs: each is compared before the next is made, which runs forward itself
+ * where the pass is backward. */
 static void make_theirs(struct row *row, const struct library *library) {
   struct task task = {library, row->layer, row->pass, SEQUENCE, &row->inputs, &row->their_outputs};
   for (; task.fusion < FUSIONS; task.fusion++) {

@@ -54,8 +54,8 @@ def _parameters(layer: Layer, inputs: Inputs) -> dict[str, np.ndarray]:
 
 
 def _ending(layer: Layer) -> list[tuple[str, list[str], dict[str, Any]]]:
-    """Operators behind the normalization, with inputs and attributes; "" is the result so far, "-" the
-    one before that."""
+    """Operators behind the normalization, with inputs and attributes; "" is the result so far, "-"
+    the one before that."""
     nodes: list[tuple[str, list[str], dict[str, Any]]] = []
     if layer.form.residual:
         nodes.append(("Add", ["", "residual"], {}))

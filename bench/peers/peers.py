@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=tuple(layers.DTYPES), default="f32")
     parser.add_argument("--activation", choices=axisnorm_ctypes.ACTIVATIONS, default="none")
     parser.add_argument("--residual", action="store_true", help="added before the activation")
+    parser.add_argument("--compile", action="store_true", help="torch.compile too (takes minutes)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.2, help="per row (0.2)")
     parser.add_argument("--json", metavar="FILE", help="write all rows there too")
@@ -131,7 +132,7 @@ def rows_of(
     if layer.form.has_corner:
         inputs.avoid_corner(argument(library, layer, inputs, options.threads), layer.form.dtype)
     axisnorm = Axisnorm(library, layer, inputs, options.threads)
-    peer = pytorch.PyTorch(layer, inputs)
+    peer = pytorch.PyTorch(layer, inputs, options.compile)
     copy = copy_of(inputs)
     rows: list[Row] = []
     for pass_name in layers.PASSES:
@@ -223,7 +224,8 @@ def main() -> None:
     disturbance = f"{foreign_seconds() - foreign:.1f} s of {monotonic() - began:.1f} s"
     facts["other processes ran for"] = disturbance
     if options.json:
-        text = json.dumps({"machine": facts, "form": asdict(form_of(options)), "rows": rows}, indent=1, ensure_ascii=False)
+        found = {"machine": facts, "form": asdict(form_of(options)), "rows": rows}
+        text = json.dumps(found, indent=1, ensure_ascii=False)
         Path(options.json).write_text(text + "\n", encoding="utf-8")
     print(report.markdown(facts, asdict(form_of(options)), rows))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The residual and the activation behind a normalization in PyTorch: operators of their own, since aten
-has no normalization for the CPU with either inside. In place where the backward pass needs nothing
-from in between."""
+"""The residual and the activation behind a normalization in PyTorch: operators of their own, since
+aten has no normalization for the CPU with either inside. In place where the backward pass needs
+nothing from in between."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Ending:
         return normalized if self.residual is None else normalized.add_(self.residual)
 
     def forward(self, name: str, normalize: Normalize, training: bool) -> tuple[str, Normalize]:
-        """The operators' names, and a call of them all. The normalized values may be overwritten."""
+        """The operators' names, and a call of them all, which may overwrite what is normalized."""
         names, activate = [name], self.activation
         if self.residual is not None:
             names.append("add_")
@@ -95,8 +95,8 @@ class Ending:
     def backward(
         self, name: str, normalized: torch.Tensor
     ) -> tuple[str, Callable[[torch.Tensor], torch.Tensor]]:
-        """The operators' names, and a call from grad_y to the gradient of what is normalized, which is
-        that of the residual too."""
+        """The operators' names, and a call from grad_y to the gradient of what is normalized, which
+        is that of the residual too."""
         activate = self.activation
         if activate is None:
             return name, lambda grad_y: grad_y

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a layer reads and writes. x, y, the residual and their gradients have the layer's type; scale,
- * shift, statistics and the gradients of the first two are float32 with every type. */
+/* What a layer reads and writes. x, y, the residual and their gradients have the layer's type;
+ * scale, shift, their gradients and the statistics are float32 with every type. */
 #ifndef AXISNORM_PEERS_TENSORS_H
 #define AXISNORM_PEERS_TENSORS_H
 
@@ -14,9 +14,9 @@ struct inputs {
   float *scale, *shift, *running_mean, *running_variance;
 };
 
-/* What each writes into buffers of its own. `argument` is what an activation was applied to, where that
- * is kept; grad_residual is its gradient. `deviation` is 1 / sqrt(variance + epsilon) in one library
- * and the variance in another. Neither `argument` nor that is compared with anything. */
+/* What each writes into buffers of its own. `argument` is what an activation was applied to, where
+ * that is kept; grad_residual is its gradient. `deviation` is 1 / sqrt(variance + epsilon) in one
+ * library and the variance in another. Neither `argument` nor that is compared with anything. */
 struct outputs {
   void *y, *argument, *grad_x, *grad_residual;
   float *mean, *deviation, *grad_scale, *grad_shift;
@@ -25,8 +25,8 @@ struct outputs {
 struct inputs inputs_make(const struct layer *layer);
 void inputs_free(struct inputs *inputs);
 
-/* Makes grad_y 0 where `argument` is so close to 0 that rounding decides on which side of ReLU's corner
- * it falls: its derivative there is anyone's. */
+/* Makes grad_y 0 where `argument` is so close to 0 that rounding decides on which side of ReLU's
+ * corner it falls: its derivative there is anyone's. */
 void inputs_avoid_corner(struct inputs *inputs, const void *argument);
 
 /* Their contents mean nothing yet. */

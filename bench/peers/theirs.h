@@ -14,9 +14,9 @@ struct library {
 
 /* How oneDNN comes to the residual and the activation. */
 enum fusion {
-  SEQUENCE, /* a primitive for each, in place where the backward pass needs nothing from in between */
-  FLAG, /* dnnl_fuse_norm_relu: batch normalization and ReLU. With a residual, dnnl_fuse_norm_add_relu,
-               there is none on the CPU */
+  SEQUENCE, /* a primitive for each, in place where backward needs nothing from in between */
+  FLAG,     /* dnnl_fuse_norm_relu: batch normalization and ReLU. dnnl_fuse_norm_add_relu is
+               not there for the CPU */
   POST_OPS, /* inference alone */
   FUSIONS
 };
@@ -54,8 +54,8 @@ struct task {
   const struct outputs *outputs;
 };
 
-/* False where oneDNN has no code for the task, or the fusion is not for it. For the backward pass this
- * runs the forward one, for its statistics. */
+/* False where oneDNN has no code for the task, or the fusion is not for it. For the backward pass
+ * this runs the forward one, for its statistics. */
 int theirs_make(struct theirs *theirs, const struct task *task);
 void theirs_run(void *context); /* a struct theirs */
 void theirs_free(struct theirs *theirs);
