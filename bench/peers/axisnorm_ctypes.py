@@ -21,7 +21,8 @@ MAX_RANK = 8
 NORMS = {"batch": 1, "layer": 2, "instance": 3, "group": 4}
 LAYOUTS = {"nchw": 1, "nhwc": 2}
 PARAMETERS_PER_CHANNEL, PARAMETERS_PER_ELEMENT = 1, 2
-FLOAT32 = 1
+DTYPES = {"f32": 1, "bf16": 3, "f16": 4}
+ACTIVATIONS = ("none", "relu", "leaky-relu", "silu", "gelu", "gelu-tanh")  # 0, 1, …
 RUNNING_VARIANCE_UNBIASED = 1
 
 
@@ -54,6 +55,11 @@ class Desc(_Sized):
         ("threads", c_int),
         ("parallel_for", c_void_p),
         ("parallel_context", c_void_p),
+        ("ghost_batch", c_int64),
+        ("strategy", c_void_p),
+        ("parameter_dtype", c_int),
+        ("activation", c_int),
+        ("negative_slope", c_double),
     ]
 
 
@@ -92,6 +98,7 @@ class TrainingArgs(_Sized):
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
         ("threads", c_int),
+        ("residual", c_void_p),
     ]
 
 
@@ -107,6 +114,7 @@ class InferenceArgs(_Sized):
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
         ("threads", c_int),
+        ("residual", c_void_p),
     ]
 
 
@@ -126,6 +134,9 @@ class BackwardArgs(_Sized):
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
         ("threads", c_int),
+        ("shift", c_void_p),
+        ("residual", c_void_p),
+        ("grad_residual", c_void_p),
     ]
 
 

@@ -8,20 +8,20 @@
 #include "turns.h"
 
 #include <getopt.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 struct options {
   const char *shapes;
-  axn_layout layout;
-  int threads;
+  struct layer common; /* to all layers */
   double seconds;
 };
 
 static const char usage[] =
-    "usage: onednn --shapes FILE.csv [--layout nchw|nhwc] [--threads T] [--seconds PER-ROW]";
+    "usage: onednn --shapes FILE.csv [--layout nchw|nhwc] [--dtype f32|bf16|f16]\n"
+    "  [--activation none|relu|leaky-relu|silu|gelu|gelu-tanh] [--residual] [--threads T]\n"
+    "  [--seconds PER-ROW]";
 
 static void wrong_call(void) {
   fprintf(stderr, "%s\n", usage);
@@ -33,26 +33,55 @@ static axn_layout layout_named(const char *name) {
   return strcmp(name, "nhwc") == 0 ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST;
 }
 
+static axn_dtype dtype_named(const char *name) {
+  static const axn_dtype known[] = {AXN_FLOAT32, AXN_BFLOAT16, AXN_FLOAT16};
+  for (int i = 0; i < 3; i++)
+    if (strcmp(name, axn_dtype_name(known[i])) == 0) return known[i];
+  wrong_call();
+  return AXN_FLOAT32;
+}
+
+static axn_activation activation_named(const char *name) {
+  const char *known;
+  for (int i = 0; (known = axn_activation_name((axn_activation)i)) != NULL; i++)
+    if (strcmp(name, known) == 0) return (axn_activation)i;
+  wrong_call();
+  return AXN_ACTIVATION_NONE;
+}
+
+static void set_option(struct options *options, int option) {
+  axn_desc *desc = &options->common.desc;
+  if (option == 's')
+    options->shapes = optarg;
+  else if (option == 'l')
+    desc->layout = layout_named(optarg);
+  else if (option == 'd')
+    desc->dtype = dtype_named(optarg);
+  else if (option == 'a')
+    desc->activation = activation_named(optarg);
+  else if (option == 'r')
+    options->common.with_residual = 1;
+  else if (option == 't')
+    desc->threads = atoi(optarg);
+  else if (option == 'p')
+    options->seconds = atof(optarg);
+  else
+    wrong_call();
+}
+
 static struct options read_options(int count, char **arguments) {
-  static const struct option known[] = {{"shapes", required_argument, NULL, 's'},
-                                        {"layout", required_argument, NULL, 'l'},
-                                        {"threads", required_argument, NULL, 't'},
-                                        {"seconds", required_argument, NULL, 'p'},
-                                        {NULL, 0, NULL, 0}};
-  struct options options = {.layout = AXN_CHANNELS_FIRST, .threads = 2, .seconds = 0.2};
-  for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;) {
-    if (option == 's')
-      options.shapes = optarg;
-    else if (option == 'l')
-      options.layout = layout_named(optarg);
-    else if (option == 't')
-      options.threads = atoi(optarg);
-    else if (option == 'p')
-      options.seconds = atof(optarg);
-    else
-      wrong_call();
-  }
-  if (options.shapes == NULL || options.threads < 1 || !(options.seconds > 0)) wrong_call();
+  static const struct option known[] = {
+      {"shapes", required_argument, NULL, 's'},  {"layout", required_argument, NULL, 'l'},
+      {"dtype", required_argument, NULL, 'd'},   {"activation", required_argument, NULL, 'a'},
+      {"residual", no_argument, NULL, 'r'},      {"threads", required_argument, NULL, 't'},
+      {"seconds", required_argument, NULL, 'p'}, {NULL, 0, NULL, 0}};
+  struct options options = {.common.desc = axn_desc_init(), .seconds = 0.2};
+  options.common.desc.threads = 2;
+  options.common.desc.parameter_dtype = AXN_FLOAT32;
+  for (int option; (option = getopt_long(count, arguments, "", known, NULL)) != -1;)
+    set_option(&options, option);
+  if (options.shapes == NULL || options.common.desc.threads < 1 || !(options.seconds > 0))
+    wrong_call();
   return options;
 }
 
@@ -75,21 +104,21 @@ static void set_threads(int threads, char **arguments) {
 
 /* A plain copy of x, for reference. */
 struct copy {
-  float *to;
-  const float *from;
-  int64_t count;
+  unsigned char *to;
+  const unsigned char *from;
+  int64_t bytes;
   int threads;
 };
 
 static void copy_run(void *context) {
   const struct copy *copy = context;
-  int64_t part = (copy->count + copy->threads - 1) / copy->threads;
+  int64_t part = (copy->bytes + copy->threads - 1) / copy->threads;
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(copy->threads) schedule(static, 1)
 #endif
-  for (int64_t begin = 0; begin < copy->count; begin += part) {
-    int64_t length = copy->count - begin < part ? copy->count - begin : part;
-    memcpy(copy->to + begin, copy->from + begin, (size_t)length * sizeof(float));
+  for (int64_t begin = 0; begin < copy->bytes; begin += part) {
+    int64_t length = copy->bytes - begin < part ? copy->bytes - begin : part;
+    memcpy(copy->to + begin, copy->from + begin, (size_t)length);
   }
 }
 
@@ -100,8 +129,8 @@ struct row {
   struct inputs inputs;
   struct outputs our_outputs, their_outputs;
   struct ours ours;
-  struct theirs theirs;
-  int is_there; /* oneDNN has it */
+  struct theirs theirs[FUSIONS]; /* as many as oneDNN has */
+  int theirs_count;
 };
 
 static void print_shape(const axn_desc *desc) {
@@ -120,56 +149,90 @@ static void print_head(const struct row *row) {
     printf(", \"groups\": %lld", (long long)desc->groups);
   else
     printf(", \"groups\": null");
-  printf(", \"layout\": \"%s\", \"pass\": \"%s\", \"peer\": \"oneDNN\", \"way\": \"%s",
-         desc->layout == AXN_CHANNELS_LAST ? "nhwc" : "nchw", pass_names[row->pass],
-         theirs_primitive(desc));
+  printf(", \"layout\": \"%s\", \"dtype\": \"%s\", \"activation\": \"%s\", \"residual\": %s, ",
+         desc->layout == AXN_CHANNELS_LAST ? "nhwc" : "nchw", axn_dtype_name(desc->dtype),
+         axn_activation_name(desc->activation), row->layer->with_residual ? "true" : "false");
+  printf("\"pass\": \"%s\", \"peer\": \"oneDNN\", ", pass_names[row->pass]);
 }
 
-static void print_times(const struct row *row, const struct turn turns[3], int rounds) {
-  printf(" %s\", \"rounds\": %d, \"axisnorm_seconds\": %.9g, \"peer_seconds\": %.9g, "
+static void print_times(const struct theirs *theirs, const struct turn *ours,
+                        const struct turn *their_turn, const struct turn *copied, int rounds) {
+  printf("\"way\": \"%s\", \"rounds\": %d, \"axisnorm_seconds\": %.9g, \"peer_seconds\": %.9g, "
          "\"copy_seconds\": %.9g, \"lead\": %.6g}",
-         row->theirs.implementation, rounds, turns_median(&turns[0], rounds),
-         turns_median(&turns[1], rounds), turns_median(&turns[2], rounds),
-         turns_lead(&turns[0], &turns[1], rounds));
+         theirs->way, rounds, turns_median(ours, rounds), turns_median(their_turn, rounds),
+         turns_median(copied, rounds), turns_lead(ours, their_turn, rounds));
 }
 
-static void compare_results(struct row *row) {
-  char what[128];
-  snprintf(what, sizeof what, "%s, %s normalization, %s", row->layer->model,
-           axn_norm_name(row->layer->desc.norm), pass_names[row->pass]);
-  ours_run(&row->ours);
-  theirs_run(&row->theirs);
-  outputs_compare(&row->inputs, row->pass, &row->our_outputs, &row->their_outputs, what);
+static void compare_results(struct row *row, struct theirs *theirs) {
+  char what[256];
+  snprintf(what, sizeof what, "%s, %s normalization, %s, %s", row->layer->model,
+           axn_norm_name(row->layer->desc.norm), pass_names[row->pass], theirs->way);
+  theirs_run(theirs);
+  outputs_compare(&row->inputs, row->layer, row->pass, &row->our_outputs, &row->their_outputs,
+                  what);
 }
 
-/* The copy writes where axisnorm's own output goes, and is measured after both. */
+/* Where oneDNN has several ways, the fastest counts. The copy writes where axisnorm's own output
+ * goes, and is measured last. */
 static void time_row(struct row *row, const struct options *options) {
-  static struct turn turns[3];
-  struct copy copy = {row->our_outputs.y, row->inputs.x, row->inputs.elements, options->threads};
+  static struct turn turns[FUSIONS + 2];
+  int64_t bytes = row->inputs.elements * (int64_t)axn_dtype_size(row->inputs.dtype);
+  struct copy copy = {row->our_outputs.y, row->inputs.x, bytes, options->common.desc.threads};
+  int last = row->theirs_count + 1, best = 1;
   turns[0] = (struct turn){.run = ours_run, .context = &row->ours};
-  turns[1] = (struct turn){.run = theirs_run, .context = &row->theirs};
-  turns[2] = (struct turn){.run = copy_run, .context = &copy};
-  int rounds = turns_take(turns, 3, options->seconds);
+  for (int i = 1; i < last; i++)
+    turns[i] = (struct turn){.run = theirs_run, .context = &row->theirs[i - 1]};
+  turns[last] = (struct turn){.run = copy_run, .context = &copy};
+  int rounds = turns_take(turns, last + 1, options->seconds);
+  for (int i = 2; i < last; i++)
+    if (turns_lead(&turns[0], &turns[i], rounds) < turns_lead(&turns[0], &turns[best], rounds))
+      best = i;
   print_head(row);
-  print_times(row, turns, rounds);
+  print_times(&row->theirs[best - 1], &turns[0], &turns[best], &turns[last], rounds);
+}
+
+/* All ways share their outputs: each is compared before the next is made, which runs forward itself
+ * where the pass is backward. */
+static void make_theirs(struct row *row, const struct library *library) {
+  struct task task = {library, row->layer, row->pass, SEQUENCE, &row->inputs, &row->their_outputs};
+  for (; task.fusion < FUSIONS; task.fusion++) {
+    struct theirs *theirs = &row->theirs[row->theirs_count];
+    outputs_clear(&row->inputs, &row->their_outputs);
+    if (!theirs_make(theirs, &task)) continue;
+    row->theirs_count++;
+    compare_results(row, theirs);
+  }
+}
+
+static int has_corner(const axn_desc *desc) {
+  return desc->activation == AXN_ACTIVATION_RELU || desc->activation == AXN_ACTIVATION_LEAKY_RELU;
+}
+
+static struct row make_row(const struct layer *layer, enum pass pass) {
+  struct row row = {.layer = layer, .pass = pass, .inputs = inputs_make(layer)};
+  row.our_outputs = outputs_make(&row.inputs);
+  row.their_outputs = outputs_make(&row.inputs);
+  if (has_corner(&layer->desc)) {
+    ours_find_argument(layer, &row.inputs, &row.our_outputs);
+    inputs_avoid_corner(&row.inputs, row.our_outputs.y);
+  }
+  return row;
 }
 
 static void run_row(const struct layer *layer, enum pass pass, const struct library *library,
                     const struct options *options) {
-  struct row row = {.layer = layer, .pass = pass, .inputs = inputs_make(&layer->desc)};
-  row.our_outputs = outputs_make(&row.inputs);
-  row.their_outputs = outputs_make(&row.inputs);
-  row.ours = ours_make(&layer->desc, pass, &row.inputs, &row.our_outputs);
-  row.is_there =
-      theirs_make(&row.theirs, library, &layer->desc, pass, &row.inputs, &row.their_outputs);
-  if (row.is_there) {
-    compare_results(&row);
+  struct row row = make_row(layer, pass);
+  outputs_clear(&row.inputs, &row.our_outputs);
+  row.ours = ours_make(layer, pass, &row.inputs, &row.our_outputs);
+  ours_run(&row.ours);
+  make_theirs(&row, library);
+  if (row.theirs_count > 0) {
     time_row(&row, options);
-    theirs_free(&row.theirs);
   } else {
     print_head(&row);
-    printf("\", \"lacks\": \"not implemented\"}");
+    printf("\"lacks\": \"not implemented\"}");
   }
+  for (int i = 0; i < row.theirs_count; i++) theirs_free(&row.theirs[i]);
   ours_free(&row.ours);
   outputs_free(&row.our_outputs), outputs_free(&row.their_outputs);
   inputs_free(&row.inputs);
@@ -177,7 +240,7 @@ static void run_row(const struct layer *layer, enum pass pass, const struct libr
 
 static void run_all(const struct options *options, const struct library *library) {
   int count;
-  struct layer *layers = layers_read(options->shapes, options->layout, options->threads, &count);
+  struct layer *layers = layers_read(options->shapes, &options->common, &count);
   for (int i = 0; i < count; i++)
     for (enum pass pass = 0; pass < PASSES; pass++) {
       fprintf(stderr, "onednn: layer %d of %d, %s\n", i + 1, count, pass_names[pass]);
@@ -188,11 +251,12 @@ static void run_all(const struct options *options, const struct library *library
 
 int main(int count, char **arguments) {
   struct options options = read_options(count, arguments);
-  set_threads(options.threads, arguments);
+  set_threads(options.common.desc.threads, arguments);
   struct library library = library_open();
   const dnnl_version_t *version = dnnl_version();
   printf("{\"versions\": {\"oneDNN\": \"%d.%d.%d, threads by %s\"}, \"threads\": %d, \"rows\": [",
-         version->major, version->minor, version->patch, library_runtime(), options.threads);
+         version->major, version->minor, version->patch, library_runtime(),
+         options.common.desc.threads);
   run_all(&options, &library);
   printf("\n]}\n");
   library_close(&library);

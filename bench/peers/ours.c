@@ -20,6 +20,7 @@ static void set_training(struct ours *ours, const struct inputs *inputs,
   ours->training.shift = inputs->shift;
   ours->training.mean = outputs->mean;
   ours->training.rstd = outputs->deviation;
+  ours->training.residual = inputs->residual;
   ours->training.workspace = ours->workspace;
   ours->training.workspace_size = size;
 }
@@ -32,6 +33,7 @@ static void set_inference(struct ours *ours, axn_norm norm, const struct inputs 
   ours->inference.y = outputs->y;
   ours->inference.scale = inputs->scale;
   ours->inference.shift = inputs->shift;
+  ours->inference.residual = inputs->residual;
   if (norm == AXN_BATCH_NORM) {
     ours->inference.running_mean = inputs->running_mean;
     ours->inference.running_variance = inputs->running_variance;
@@ -40,7 +42,15 @@ static void set_inference(struct ours *ours, axn_norm norm, const struct inputs 
   ours->inference.workspace_size = size;
 }
 
-static void set_backward(struct ours *ours, const struct inputs *inputs,
+/* Without an activation the residual is nothing to the backward pass. */
+static void set_ending(struct ours *ours, const struct inputs *inputs,
+                       const struct outputs *outputs) {
+  ours->backward.shift = inputs->shift;
+  ours->backward.residual = inputs->residual;
+  if (inputs->residual != NULL) ours->backward.grad_residual = outputs->grad_residual;
+}
+
+static void set_backward(struct ours *ours, axn_activation activation, const struct inputs *inputs,
                          const struct outputs *outputs, size_t size) {
   ours->backward = axn_backward_init();
   ours->backward.x = inputs->x;
@@ -53,6 +63,7 @@ static void set_backward(struct ours *ours, const struct inputs *inputs,
   ours->backward.grad_shift = outputs->grad_shift;
   ours->backward.workspace = ours->workspace;
   ours->backward.workspace_size = size;
+  if (activation != AXN_ACTIVATION_NONE) set_ending(ours, inputs, outputs);
 }
 
 static void run(const struct ours *ours, enum pass pass) {
@@ -67,11 +78,11 @@ static void run(const struct ours *ours, enum pass pass) {
   check(status, &error);
 }
 
-struct ours ours_make(const axn_desc *desc, enum pass pass, const struct inputs *inputs,
+struct ours ours_make(const struct layer *layer, enum pass pass, const struct inputs *inputs,
                       const struct outputs *outputs) {
   struct ours ours = {.pass = pass};
   axn_error error;
-  check(axn_plan_create(&ours.plan, desc, &error), &error);
+  check(axn_plan_create(&ours.plan, &layer->desc, &error), &error);
   axn_plan_info info = axn_plan_info_init();
   check(axn_plan_describe(ours.plan, &info, &error), &error);
   ours.isa = info.isa;
@@ -80,8 +91,8 @@ struct ours ours_make(const axn_desc *desc, enum pass pass, const struct inputs 
   ours.workspace = malloc(size);
   if (ours.workspace == NULL) fail("memory", "there is not enough");
   set_training(&ours, inputs, outputs, size);
-  set_inference(&ours, desc->norm, inputs, outputs, size);
-  set_backward(&ours, inputs, outputs, size);
+  set_inference(&ours, layer->desc.norm, inputs, outputs, size);
+  set_backward(&ours, layer->desc.activation, inputs, outputs, size);
   if (pass == BACKWARD) run(&ours, FORWARD_TRAINING);
   return ours;
 }
@@ -94,4 +105,13 @@ void ours_run(void *context) {
 void ours_free(struct ours *ours) {
   axn_plan_destroy(ours->plan);
   free(ours->workspace);
+}
+
+void ours_find_argument(const struct layer *layer, const struct inputs *inputs,
+                        const struct outputs *outputs) {
+  struct layer plain = *layer;
+  plain.desc.activation = AXN_ACTIVATION_NONE;
+  struct ours ours = ours_make(&plain, FORWARD_TRAINING, inputs, outputs);
+  ours_run(&ours);
+  ours_free(&ours);
 }

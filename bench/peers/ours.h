@@ -3,7 +3,7 @@
 #ifndef AXISNORM_PEERS_OURS_H
 #define AXISNORM_PEERS_OURS_H
 
-#include "layers.h"
+#include "tensors.h"
 
 struct ours {
   enum pass pass;
@@ -16,9 +16,13 @@ struct ours {
 };
 
 /* For the backward pass this runs the forward one, for its statistics. */
-struct ours ours_make(const axn_desc *desc, enum pass pass, const struct inputs *inputs,
+struct ours ours_make(const struct layer *layer, enum pass pass, const struct inputs *inputs,
                       const struct outputs *outputs);
 void ours_run(void *context); /* a struct ours */
 void ours_free(struct ours *ours);
+
+/* For the layer without its activation: into outputs->y, what that would be applied to. */
+void ours_find_argument(const struct layer *layer, const struct inputs *inputs,
+                        const struct outputs *outputs);
 
 #endif

@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -26,8 +27,8 @@ import onnx_runtime
 import pytorch
 import report
 import turns
-from layers import Inputs, Layer, Way
-from ours import Axisnorm
+from layers import Form, Inputs, Layer, Way
+from ours import Axisnorm, argument
 
 Row = dict[str, Any]
 
@@ -38,6 +39,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--library", required=True, metavar="LIBAXISNORM.so")
     parser.add_argument("--onednn", metavar="PROGRAM", help="the program built of onednn.c")
     parser.add_argument("--layout", choices=("nchw", "nhwc"), default="nchw")
+    parser.add_argument("--dtype", choices=tuple(layers.DTYPES), default="f32")
+    parser.add_argument("--activation", choices=axisnorm_ctypes.ACTIVATIONS, default="none")
+    parser.add_argument("--residual", action="store_true", help="added before the activation")
+    parser.add_argument("--compile", action="store_true", help="torch.compile too (takes minutes)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.2, help="per row (0.2)")
     parser.add_argument("--json", metavar="FILE", help="write all rows there too")
@@ -74,7 +79,7 @@ def row_of(layer: Layer, pass_name: str, peer: str) -> Row:
         "norm": layer.norm,
         "shape": list(layer.shape),
         "groups": layer.groups,
-        "layout": layer.layout,
+        **asdict(layer.form),
         "pass": pass_name,
         "peer": peer,
     }
@@ -88,13 +93,16 @@ def onnx_ways(
         try:
             return [onnx_runtime.way(layer, inputs, pass_name, threads)], []
         except Exception as error:  # its exceptions share no base class but this
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
             reason = str(error).splitlines()[0]
     return [], [row_of(layer, pass_name, "ONNX Runtime") | {"lacks": reason}]
 
 
 def copy_of(inputs: Inputs) -> Way:
     """PyTorch's copy, on its threads."""
-    to, source = torch.empty(inputs.x.size), torch.from_numpy(inputs.x).view(-1)
+    source = pytorch.tensor_of(inputs.x).view(-1)
+    to = torch.empty_like(source)
     return Way("copy", "copy_", lambda: to.copy_(source), dict)
 
 
@@ -121,8 +129,10 @@ def rows_of(
     layer: Layer, library: axisnorm_ctypes.Library, options: argparse.Namespace
 ) -> list[Row]:
     inputs = layers.inputs(layer)
+    if layer.form.has_corner:
+        inputs.avoid_corner(argument(library, layer, inputs, options.threads), layer.form.dtype)
     axisnorm = Axisnorm(library, layer, inputs, options.threads)
-    peer = pytorch.PyTorch(layer, inputs)
+    peer = pytorch.PyTorch(layer, inputs, options.compile)
     copy = copy_of(inputs)
     rows: list[Row] = []
     for pass_name in layers.PASSES:
@@ -136,8 +146,12 @@ def rows_of(
     return rows
 
 
+def form_of(options: argparse.Namespace) -> Form:
+    return Form(options.layout, options.dtype, options.activation, options.residual)
+
+
 def python_rows(library: axisnorm_ctypes.Library, options: argparse.Namespace) -> list[Row]:
-    found = layers.read(options.shapes, options.layout)
+    found = layers.read(options.shapes, form_of(options))
     rows = []
     for number, layer in enumerate(found, 1):
         print(f"peers.py: layer {number} of {len(found)}: {layer}", file=sys.stderr)
@@ -157,6 +171,8 @@ def environment(threads: int) -> dict[str, str]:
 
 def run_onednn(options: argparse.Namespace) -> dict[str, Any]:
     command = [options.onednn, "--shapes", options.shapes, "--layout", options.layout]
+    command += ["--dtype", options.dtype, "--activation", options.activation]
+    command += ["--residual"] * options.residual
     command += ["--threads", str(options.threads), "--seconds", str(options.seconds)]
     variables = environment(options.threads)
     done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=False)
@@ -179,7 +195,7 @@ def machine(library: axisnorm_ctypes.Library, threads: int) -> dict[str, Any]:
 
 
 def isa_of(library: axisnorm_ctypes.Library) -> str:
-    layer = Layer("", "layer", (1, 2), None, "nchw")
+    layer = Layer("", "layer", (1, 2), None, Form())
     plan = Axisnorm(library, layer, layers.inputs(layer), 1).plan
     return library.isa_name(plan.info.isa)
 
@@ -208,9 +224,10 @@ def main() -> None:
     disturbance = f"{foreign_seconds() - foreign:.1f} s of {monotonic() - began:.1f} s"
     facts["other processes ran for"] = disturbance
     if options.json:
-        text = json.dumps({"machine": facts, "rows": rows}, indent=1, ensure_ascii=False)
+        found = {"machine": facts, "form": asdict(form_of(options)), "rows": rows}
+        text = json.dumps(found, indent=1, ensure_ascii=False)
         Path(options.json).write_text(text + "\n", encoding="utf-8")
-    print(report.markdown(facts, rows))
+    print(report.markdown(facts, asdict(form_of(options)), rows))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ def case(row: Row) -> tuple[str, ...]:
     return tuple(str(row[key]) for key in ("model", "norm", "shape", "groups", "layout", "pass"))
 
 
+def _title(form: Row) -> str:
+    types = form["dtype"] if form["dtype"] == "f32" else f"{form['dtype']}, parameters f32"
+    residual = "with" if form["residual"] else "without"
+    return f"{form['layout']}, {types}, activation {form['activation']}, {residual} residual"
+
+
 def _timed(rows: list[Row]) -> list[Row]:
     return [row for row in rows if "lead" in row]
 
@@ -77,9 +83,10 @@ def _lacking(rows: list[Row]) -> str:
     return _table(head, [list(line) for line in sorted(found)]) if found else "Nothing."
 
 
-def markdown(machine: dict[str, object], rows: list[Row]) -> str:
+def markdown(machine: dict[str, object], form: Row, rows: list[Row]) -> str:
+    title = _title(form)
     facts = "\n".join(f"- {name}: {value}" for name, value in machine.items())
-    return f"""## Peers
+    return f"""## Peers: {title}
 
 {facts}
 
@@ -87,12 +94,12 @@ Lead: the peer's time / axisnorm's, the median of pairwise ratios; above 1 axisn
 
 {_times(rows)}
 
-### Geometric mean of the lead (number of rows)
+### Geometric mean of the lead (number of rows): {title}
 
 {_leads(rows)}
 
 {_fastest(rows)}
 
-### What the peers lack
+### What the peers lack: {title}
 
 {_lacking(rows)}"""
