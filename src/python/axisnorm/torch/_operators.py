@@ -106,7 +106,7 @@ def _normalize(x, scale, shift, norm, groups, axis, epsilon):  # type: ignore[no
     held = _held(x, _parameters_shape(x, norm, axis), scale=scale, shift=shift)
     y, mean, rstd = _outputs(x, norm, groups, axis)
     plan_for(norm, x, last, groups, axis, epsilon).training_at(
-        *map(_address, (x, y, *held, mean, rstd)), None, None, None)
+        *map(_address, (x, y, *held, mean, rstd)), None, None, None, None)
     return y, mean, rstd
 
 
@@ -119,7 +119,7 @@ def _normalize_and_track(  # type: ignore[no-untyped-def]
     running = [tensor.clone(memory_format=torch.contiguous_format)
                for tensor in (running_mean, running_variance)]
     plan_for(norm, x, last, epsilon=epsilon, momentum=momentum).training_at(
-        *map(_address, (x, y, scale, shift, mean, rstd, *running)), None)
+        *map(_address, (x, y, scale, shift, mean, rstd, *running)), None, None)
     return y, mean, rstd, *running
 
 
@@ -131,7 +131,8 @@ def _normalize_backward(  # type: ignore[no-untyped-def]
     held = _held(x, _statistics_shape(x, norm, groups, axis), mean=mean, rstd=rstd)
     gradients = _gradients(x, norm, axis, output_mask)
     plan_for(norm, x, last, groups, axis, epsilon).backward_at(
-        *map(_address, (x, grad_y, scale, *held)), None, None, *_wanted(gradients, output_mask))
+        *map(_address, (x, grad_y, scale, *held)), None, None, *_wanted(gradients, output_mask), None, None,
+        None)
     return tuple(gradients)
 
 
@@ -140,7 +141,7 @@ def _normalize_by(x, scale, shift, running_mean, running_variance, epsilon):  # 
     held = _held(x, x.shape[1:2], scale=scale, shift=shift, running_mean=running_mean,
                  running_variance=running_variance)
     y = torch.empty_like(x)
-    plan_for("batch", x, last, epsilon=epsilon).inference_at(*map(_address, (x, y, *held)))
+    plan_for("batch", x, last, epsilon=epsilon).inference_at(*map(_address, (x, y, *held)), None)
     return y
 
 
@@ -153,7 +154,7 @@ def _normalize_by_backward(  # type: ignore[no-untyped-def]
     gradients = _gradients(x, "batch", 1, output_mask)
     plan_for("batch", x, last, epsilon=epsilon).backward_at(
         *map(_address, (x, grad_y, scale)), None, None, *map(_address, running),
-        *_wanted(gradients, output_mask))
+        *_wanted(gradients, output_mask), None, None, None)
     return tuple(gradients)
 
 
