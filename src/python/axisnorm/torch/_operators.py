@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._core import ArgumentError
 from ._formulas import backward_formula, backward_formula_by
-from ._runtime import ELEMENTS, plan_for
+from ._runtime import ELEMENTS, ROWS, plan_for
 
 _library = torch.library.Library("axisnorm", "DEF")
 
@@ -46,7 +46,7 @@ def _dense(x: Tensor, norm: str) -> tuple[Tensor, bool]:
     """x as the library can walk it, and whether channels are last; other layouts are copied."""
     if x.dtype not in ELEMENTS:
         raise ArgumentError(f"x: {x.dtype} is not supported")
-    if norm != "layer" and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
+    if norm not in ROWS and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
         return x, True
     return x.contiguous(), False
 
@@ -76,11 +76,11 @@ def _held(x: Tensor, shape: Sequence[int], **tensors: Tensor | None) -> list[Ten
 
 
 def _parameters_shape(x: Tensor, norm: str, axis: int) -> Sequence[int]:
-    return x.shape[axis:] if norm == "layer" else x.shape[1:2]
+    return x.shape[axis:] if norm in ROWS else x.shape[1:2]
 
 
 def _statistics_shape(x: Tensor, norm: str, groups: int, axis: int) -> Sequence[int]:
-    if norm == "layer":
+    if norm in ROWS:
         return x.shape[:axis]
     return {"batch": x.shape[1:2], "instance": x.shape[:2]}.get(norm, (x.shape[0], groups))
 
