@@ -122,10 +122,14 @@ buffers buffers_of(const axn_desc *given, axn_dtype dtype, axn_dtype narrow, axn
 }
 
 void buffers_free(buffers *self) {
-  void *const all[] = {
-      self->x,    self->grad_y,       self->scale,      self->shift,           self->y,
-      self->z,    self->grad_x,       self->grad_scale, self->grad_shift,      self->mean,
-      self->rstd, self->running_mean, self->workspace,  self->running_variance};
+  void *const all[] = {self->x,          self->grad_y,
+                       self->scale,      self->shift,
+                       self->y,          self->z,
+                       self->grad_x,     self->grad_scale,
+                       self->grad_shift, self->mean,
+                       self->rstd,       self->running_mean,
+                       self->workspace,  self->running_variance,
+                       self->residual,   self->grad_residual};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
   axn_plan_destroy(self->plan);
 }

@@ -47,6 +47,7 @@ int64_t axn_forward_doubles(const axn_plan *plan, bool given) {
 
 static void place_workspace(forward_run *run, void *workspace) {
   const int64_t cells = run->apply.geometry->partition.cells;
+  if (workspace == NULL) return; /* as none is due */
   run->converted_scale = axn_workspace_start(workspace);
   run->converted_shift = run->converted_scale + axn_parameter_doubles(run->apply.plan);
   if (run->given_mean != NULL) return;

@@ -16,7 +16,7 @@ struct slot {
   bool written;
 };
 
-enum { SLOTS_MOST = 11 };
+enum { SLOTS_MOST = 13 };
 
 union arguments {
   axn_training_args training;
@@ -51,8 +51,9 @@ static void fill_forms(plan_object *self, const axn_desc *desc) {
     struct form *form = kept ? statistics : parameters;
     if (!kept && !per_element) continue;
     if (axis == 1) form->channel = form->rank;
-    form->extents[form->rank++] =
-        axis == self->info.split_axis ? self->info.split_groups : desc->shape[axis];
+    /* An empty batch has no ghost batches, though the plan counts one. */
+    const bool split = axis == self->info.split_axis && desc->shape[axis] > 0;
+    form->extents[form->rank++] = split ? self->info.split_groups : desc->shape[axis];
   }
   if (!per_element) *parameters = (struct form){1, {desc->shape[1]}, -1};
   self->forms[RUNNING] = (struct form){1, {desc->shape[1]}, -1};
@@ -84,6 +85,14 @@ static bool parse_norm(const char *name, axn_norm *norm) {
   return false;
 }
 
+static bool parse_activation(const char *name, axn_activation *activation) {
+  for (int value = 0; axn_activation_name((axn_activation)value) != NULL; value++)
+    if (strcmp(axn_activation_name((axn_activation)value), name) == 0)
+      return *activation = (axn_activation)value, true;
+  PyErr_Format(core_argument_error, "activation: '%s' is none", name);
+  return false;
+}
+
 static bool parse_shape(PyObject *shape, struct form *form, bool written_last) {
   int64_t extents[AXN_MAX_RANK];
   const Py_ssize_t rank = PyTuple_Size(shape);
@@ -97,15 +106,17 @@ static bool parse_shape(PyObject *shape, struct form *form, bool written_last) {
 }
 
 static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
-  const char *norm;
+  const char *norm, *activation = "none";
   int dtype, written_last, memory_last, per_element, unbiased, hosted;
-  long long groups;
+  long long groups, ghost_batch = 0;
   PyObject *shape;
-  if (!PyArg_ParseTuple(args, "siO!ppLipddpip:Plan", &norm, &dtype, &PyTuple_Type, &shape,
+  if (!PyArg_ParseTuple(args, "siO!ppLipddpip|Lsd:Plan", &norm, &dtype, &PyTuple_Type, &shape,
                         &written_last, &memory_last, &groups, &desc->axis, &per_element,
-                        &desc->epsilon, &desc->momentum, &unbiased, &desc->threads, &hosted)) {
+                        &desc->epsilon, &desc->momentum, &unbiased, &desc->threads, &hosted,
+                        &ghost_batch, &activation, &desc->negative_slope)) {
     if (PyErr_ExceptionMatches(PyExc_OverflowError))
-      PyErr_SetString(core_argument_error, "groups, axis or threads: a number out of range");
+      PyErr_SetString(core_argument_error,
+                      "groups, ghost_batch, axis or threads: a number out of range");
     return false;
   }
   if (hosted) desc->parallel_for = core_parallel_for;
@@ -117,9 +128,10 @@ static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   desc->parameter_dtype = self->element->parameters;
   desc->layout = memory_last ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST;
   desc->groups = groups;
+  desc->ghost_batch = ghost_batch;
   desc->parameters = per_element ? AXN_PARAMETERS_PER_ELEMENT : AXN_PARAMETERS_PER_CHANNEL;
   desc->running_variance = unbiased ? AXN_RUNNING_VARIANCE_UNBIASED : AXN_RUNNING_VARIANCE_BIASED;
-  return parse_norm(norm, &desc->norm) &&
+  return parse_norm(norm, &desc->norm) && parse_activation(activation, &desc->activation) &&
          parse_shape(shape, &self->forms[DATA], self->order.written_last);
 }
 
@@ -209,7 +221,7 @@ static axn_status run_backward(const axn_plan *plan, const union arguments *a, a
   return axn_backward(plan, &a->backward, error);
 }
 
-static const struct pass training = {9,
+static const struct pass training = {10,
                                      {SLOT(axn_training_args, x, DATA, false),
                                       SLOT(axn_training_args, y, DATA, true),
                                       SLOT(axn_training_args, scale, PARAMETERS, false),
@@ -218,21 +230,23 @@ static const struct pass training = {9,
                                       SLOT(axn_training_args, rstd, STATISTICS, true),
                                       SLOT(axn_training_args, running_mean, RUNNING, true),
                                       SLOT(axn_training_args, running_variance, RUNNING, true),
-                                      SLOT(axn_training_args, batch_count, COUNT, true)},
+                                      SLOT(axn_training_args, batch_count, COUNT, true),
+                                      SLOT(axn_training_args, residual, DATA, false)},
                                      start_training,
                                      offsetof(axn_plan_info, training_workspace),
                                      run_training};
-static const struct pass inference = {6,
+static const struct pass inference = {7,
                                       {SLOT(axn_inference_args, x, DATA, false),
                                        SLOT(axn_inference_args, y, DATA, true),
                                        SLOT(axn_inference_args, scale, PARAMETERS, false),
                                        SLOT(axn_inference_args, shift, PARAMETERS, false),
                                        SLOT(axn_inference_args, running_mean, RUNNING, false),
-                                       SLOT(axn_inference_args, running_variance, RUNNING, false)},
+                                       SLOT(axn_inference_args, running_variance, RUNNING, false),
+                                       SLOT(axn_inference_args, residual, DATA, false)},
                                       start_inference,
                                       offsetof(axn_plan_info, inference_workspace),
                                       run_inference};
-static const struct pass backward = {10,
+static const struct pass backward = {13,
                                      {SLOT(axn_backward_args, x, DATA, false),
                                       SLOT(axn_backward_args, grad_y, DATA, false),
                                       SLOT(axn_backward_args, scale, PARAMETERS, false),
@@ -242,7 +256,10 @@ static const struct pass backward = {10,
                                       SLOT(axn_backward_args, running_variance, RUNNING, false),
                                       SLOT(axn_backward_args, grad_x, DATA, true),
                                       SLOT(axn_backward_args, grad_scale, PARAMETERS, true),
-                                      SLOT(axn_backward_args, grad_shift, PARAMETERS, true)},
+                                      SLOT(axn_backward_args, grad_shift, PARAMETERS, true),
+                                      SLOT(axn_backward_args, shift, PARAMETERS, false),
+                                      SLOT(axn_backward_args, residual, DATA, false),
+                                      SLOT(axn_backward_args, grad_residual, DATA, true)},
                                      start_backward,
                                      offsetof(axn_plan_info, backward_workspace),
                                      run_backward};

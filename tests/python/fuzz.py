@@ -12,8 +12,10 @@ import numpy
 import axisnorm
 
 DTYPES = ["float32"] * 80 + ["float64", "float16", "int64", "int8", ">f4", ml_dtypes.bfloat16]
-FUNCTIONS = [getattr(axisnorm, f"{norm}_norm{kind}") for norm in ("batch", "layer", "instance", "group")
+NORMS = ("batch", "ghost_batch", "layer", "rms", "instance", "group", "positional")
+FUNCTIONS = [getattr(axisnorm, f"{norm}_norm{kind}") for norm in NORMS
              for kind in ("", "_backward")]
+LIKE_X = ("x", "grad_y", "residual", "grad_residual")
 EXPECTED = (axisnorm.Error, TypeError, ValueError, BufferError, OverflowError)
 
 
@@ -46,7 +48,7 @@ def shape_for(draw, name, shape):
     """Mostly what is due, else anything."""
     if draw.random() < 0.02:
         return tuple(draw.randrange(5) for _ in range(draw.randrange(8)))
-    if name in ("x", "grad_y"):
+    if name in LIKE_X:
         return shape
     if name in ("mean", "rstd"):
         return draw.choice([shape[:1], shape[:2], shape[1:2], (*shape[:1], 2)])
@@ -59,13 +61,16 @@ def value_of(draw, name, shape):
         return draw.choice(odd)
     if name in ("x", "grad_y"):
         return array_of(draw, shape_for(draw, name, shape))
-    if name in ("scale", "shift", "mean", "rstd", "running_mean", "running_variance"):
+    if name in ("scale", "shift", "mean", "rstd", "running_mean", "running_variance", "residual",
+                "grad_residual"):
         return array_of(draw, shape_for(draw, name, shape)) if draw.random() < 0.7 else None
     choices = {
         "training": [True, False], "epsilon": [1e-5, 1e-3, 1e308], "momentum": [0.1, 0, 1, None],
         "unbiased": [True, False], "batch_count": [None, numpy.zeros(1, "int64"), numpy.zeros((), "int64")],
         "layout": ["nchw", "nhwc"], "return_statistics": [True, False], "threads": [0, 1, 2, 5],
         "axis": [0, 1, 2, 3, -1, -2, -9], "groups": [1, 2, 3, 4],
+        "ghost_batch": [1, 2, 3, 4], "negative_slope": [0.01, 0, -2],
+        "activation": [None, "relu", "leaky-relu", "silu", "gelu", "gelu-tanh"],
         "parameters": [None, "per_channel", "per_element"],
         "output_mask": [(True, True, True), (False, True, False), (True, False, False), (False,) * 3],
     }
@@ -81,9 +86,9 @@ def call(draw):
         shape = (0, *shape[1:])
     code = function.__code__
     names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
-    due = ("x", "grad_y", "groups", "mean", "rstd")
+    due = ("x", "grad_y", "groups", "ghost_batch", "mean", "rstd")
     keywords = {name: value_of(draw, name, shape) for name in names if name in due or draw.random() < 0.5}
-    inputs = ("x", "grad_y", "scale", "shift", "mean", "rstd")
+    inputs = ("x", "grad_y", "scale", "shift", "mean", "rstd", "residual")
     fixed = [keywords[name] for name in inputs if isinstance(keywords.get(name), numpy.ndarray)]
     before = [value.tobytes() for value in fixed]
     try:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 LAYOUTS = ["contiguous", "channels_last", "transposed"]
 KINDS = ["batch", "batch_tracked", "batch_given", "instance", "instance_tracked", "instance_given", "layer",
-         "layer_axis_1", "group", "group_bare"]
+         "layer_axis_1", "rms", "rms_axis_1", "rms_bare", "group", "group_bare"]
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,12 @@ def case(kind, shape=(4, 6, 5, 3)):
         axis = 1 if kind == "layer_axis_1" else -1
         scale, shift = parameters(*shape[axis:])
         return lambda f, x: f.layer_norm(x, shape[axis:], scale, shift), (scale, shift)
+    if kind == "rms_bare":
+        return lambda f, x: f.rms_norm(x, shape[-1:]), ()
+    if kind.startswith("rms"):
+        axis = 1 if kind == "rms_axis_1" else -1
+        scale, _ = parameters(*shape[axis:])
+        return lambda f, x: f.rms_norm(x, shape[axis:], scale, 1e-3), (scale,)
     return functions[kind], () if kind == "group_bare" else (scale, shift)
 
 
@@ -69,7 +75,7 @@ def near(actual, expected, tolerance=2e-5):
 def count_calls(monkeypatch):
     """How often PyTorch's own functions are called from ours."""
     calls = []
-    for name in ("batch_norm", "instance_norm", "layer_norm", "group_norm"):
+    for name in ("batch_norm", "instance_norm", "layer_norm", "rms_norm", "group_norm"):
         native = getattr(functional, name)
         count = lambda *a, native=native, **k: calls.append(1) or native(*a, **k)  # noqa: E731
         monkeypatch.setattr(functional, name, count)
@@ -91,7 +97,7 @@ def test_functions_and_gradients(kind, layout, monkeypatch):
     near(ours, theirs)
     for gradient, expected in zip(actual, due, strict=True):
         near(gradient, expected)
-    if layout == "channels_last" and not kind.startswith("layer"):
+    if layout == "channels_last" and not kind.startswith(("layer", "rms")):
         assert ours.stride() == x.stride() and actual[0].stride() == x.stride()
 
 
@@ -202,6 +208,7 @@ def operator_calls():
         yield OPERATORS.normalize, (x, scale, None, "batch", 1, 1, 1e-5)
         yield OPERATORS.normalize, (x, None, None, "instance", 1, 1, 1e-5)
         yield OPERATORS.normalize, (x, *layer, "layer", 1, 1, 1e-5)
+        yield OPERATORS.normalize, (x, layer[0], None, "rms", 1, 1, 1e-5)
         yield OPERATORS.normalize_and_track, (x, scale, shift, *running, "batch", 1e-5, 0.1)
         yield OPERATORS.normalize_and_track, (x, scale, shift, *running, "instance", 1e-5, 0.1)
         yield OPERATORS.normalize_by, (x, scale, shift, *running, 1e-5)
@@ -295,21 +302,57 @@ def test_meta_and_fake():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["group", "layer", "batch"])
+@pytest.mark.parametrize("name", ["group", "layer", "rms", "batch"])
 def test_other_types_are_computed_all_the_same(dtype, name):
     x, (scale, shift) = torch.randn(4, 6, 5).to(dtype), (tensor.to(dtype) for tensor in parameters(6))
     calls = {"group": lambda f: f.group_norm(x, 3, scale, shift), "layer": lambda f: f.layer_norm(x, (5,)),
+             "rms": lambda f: f.rms_norm(x, (5,)),
              "batch": lambda f: f.batch_norm(x, None, None, scale, shift, True)}
     ours, theirs = calls[name](axisnorm.torch), calls[name](functional)
     assert ours.dtype == theirs.dtype == dtype
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_default_epsilon_of_rms_norm(dtype):
+    """Values so small that it is most of what they are divided by."""
+    x = (torch.randn(4, 6) * 1e-3).to(dtype)
+    torch.testing.assert_close(axisnorm.torch.rms_norm(x, (6,)), functional.rms_norm(x, (6,)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["group", "layer", "rms", "batch"])
+def test_gradients_of_other_types(dtype, name, monkeypatch):
+    """On axisnorm, with parameters of the type that goes with x's, beside PyTorch's in float64."""
+    calls = count_calls(monkeypatch)
+    x = torch.randn(4, 6, 5).to(dtype).requires_grad_()
+    other = torch.float64 if dtype == torch.float64 else torch.float32
+    scale, shift = (torch.randn(5 if name in ("layer", "rms") else 6, dtype=other, requires_grad=True)
+                    for _ in range(2))
+    functions = {
+        "group": lambda f, x, scale, shift: f.group_norm(x, 3, scale, shift),
+        "layer": lambda f, x, scale, shift: f.layer_norm(x, (5,), scale, shift),
+        "rms": lambda f, x, scale, shift: f.rms_norm(x, (5,), scale, 1e-5),
+        "batch": lambda f, x, scale, shift: f.batch_norm(x, None, None, scale, shift, True),
+    }
+    inputs = (x, scale) if name == "rms" else (x, scale, shift)
+    y = functions[name](axisnorm.torch, x, scale, shift)
+    assert not calls and y.dtype == dtype
+    grad_y = torch.randn_like(y)
+    actual = y, *torch.autograd.grad(y, inputs, grad_y)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, scale, shift)]
+    due = functions[name](functional, *exact)
+    due = due, *torch.autograd.grad(due, exact[:len(inputs)], grad_y.double())
+    tolerance = {torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
+    for value, expected in zip(actual, due, strict=True):
+        near(value.double(), expected, tolerance)
+
+
 def test_autocast():
     x = torch.randn(4, 6, 5, 3)
     linear = torch.nn.Linear(3, 3)
     for module in (torch.nn.BatchNorm2d(6), torch.nn.GroupNorm(3, 6), torch.nn.LayerNorm(3),
-                   torch.nn.InstanceNorm2d(6)):
+                   torch.nn.InstanceNorm2d(6), torch.nn.RMSNorm(3)):
         ours = axisnorm.torch.replace(copy.deepcopy(module))
         with torch.autocast("cpu", torch.bfloat16):
             for value in (x, linear(x)):
@@ -346,6 +389,10 @@ UNUSUAL = {
     "other device": lambda f: f.group_norm(torch.ones(2, 6, device="meta"), 2),
     "float64 weight": lambda f: f.group_norm(torch.ones(2, 6), 2, torch.ones(6, dtype=torch.float64)),
     "epsilon": lambda f: f.layer_norm(torch.randn(2, 3), (3,), eps=0.0),
+    "wrong rms shape": lambda f: f.rms_norm(torch.randn(2, 6, 3), (4,)),
+    "wrong rms weight": lambda f: f.rms_norm(torch.randn(2, 6, 3), (6, 3), torch.randn(3)),
+    "rms of integers": lambda f: f.rms_norm(torch.ones(2, 6, dtype=torch.int64), (6,)),
+    "rms epsilon": lambda f: f.rms_norm(torch.randn(2, 3), (3,), eps=0.0),
 }
 
 

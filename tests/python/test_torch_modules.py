@@ -22,7 +22,9 @@ CASES = [
     ("InstanceNorm2d", (6,), {"affine": True, "track_running_stats": True}, (4, 6, 5, 3)),
     ("InstanceNorm3d", (6,), {"affine": True}, (2, 6, 3, 4, 2)),
     ("LayerNorm", (5,), {}, (4, 6, 5)), ("LayerNorm", ((6, 5),), {"elementwise_affine": False}, (4, 6, 5)),
-    ("LayerNorm", (5,), {"bias": False}, (2, 5)), ("GroupNorm", (3, 6), {}, (4, 6, 5, 3)),
+    ("LayerNorm", (5,), {"bias": False}, (2, 5)),
+    ("RMSNorm", (5,), {}, (4, 6, 5)), ("RMSNorm", ((6, 5),), {"eps": 1e-3}, (4, 6, 5)),
+    ("RMSNorm", (5,), {"elementwise_affine": False}, (2, 5)), ("GroupNorm", (3, 6), {}, (4, 6, 5, 3)),
     ("GroupNorm", (2, 6), {"affine": False}, (4, 6)),
 ]
 
@@ -92,7 +94,7 @@ def residual_network():
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), Block(8, 8, 1),
         Block(8, 16, 2), nn.GroupNorm(4, 16), nn.InstanceNorm2d(16), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.LayerNorm(16), nn.Linear(16, 10))
+        nn.LayerNorm(16), nn.Linear(16, 10), nn.RMSNorm(10))
 
 
 def fit(model, data, labels):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Batch, layer, instance and group normalization behind one interface.
+"""Batch, layer, instance, group, RMS, positional and ghost batch normalization behind one interface.
 
 Each normalization is a function, and its backward pass another::
 
@@ -17,12 +17,18 @@ from ._norms import (
     Gradients,
     batch_norm,
     batch_norm_backward,
+    ghost_batch_norm,
+    ghost_batch_norm_backward,
     group_norm,
     group_norm_backward,
     instance_norm,
     instance_norm_backward,
     layer_norm,
     layer_norm_backward,
+    positional_norm,
+    positional_norm_backward,
+    rms_norm,
+    rms_norm_backward,
 )
 
 __all__ = [
@@ -34,10 +40,16 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "compare",
+    "ghost_batch_norm",
+    "ghost_batch_norm_backward",
     "group_norm",
     "group_norm_backward",
     "instance_norm",
     "instance_norm_backward",
     "layer_norm",
     "layer_norm_backward",
+    "positional_norm",
+    "positional_norm_backward",
+    "rms_norm",
+    "rms_norm_backward",
 ]

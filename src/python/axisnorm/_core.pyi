@@ -18,18 +18,20 @@ class Plan:
     def __new__(
         cls, norm: str, dtype: int, shape: tuple[int, ...], written_last: bool, memory_last: bool,
         groups: int, axis: int, per_element: bool, epsilon: float, momentum: float, unbiased: bool,
-        threads: int, hosted: bool, /,
+        threads: int, hosted: bool, ghost_batch: int = ..., activation: str = ...,
+        negative_slope: float = ..., /,
     ) -> Plan: ...
     def training(
         self, x: Any, y: Any, scale: Any, shift: Any, mean: Any, rstd: Any, running_mean: Any,
-        running_variance: Any, batch_count: Any, /,
+        running_variance: Any, batch_count: Any, residual: Any, /,
     ) -> None: ...
     def inference(
-        self, x: Any, y: Any, scale: Any, shift: Any, running_mean: Any, running_variance: Any, /,
+        self, x: Any, y: Any, scale: Any, shift: Any, running_mean: Any, running_variance: Any,
+        residual: Any, /,
     ) -> None: ...
     def backward(
         self, x: Any, grad_y: Any, scale: Any, mean: Any, rstd: Any, running_mean: Any, running_variance: Any,
-        grad_x: Any, grad_scale: Any, grad_shift: Any, /,
+        grad_x: Any, grad_scale: Any, grad_shift: Any, shift: Any, residual: Any, grad_residual: Any, /,
     ) -> None: ...
     # The same on addresses in place of arrays, which nothing checks.
     def training_at(self, *addresses: int | None) -> None: ...

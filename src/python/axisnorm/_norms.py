@@ -23,7 +23,10 @@ class SupportsDLPack(Protocol):
 Array = NDArray[Any] | memoryview | SupportsDLPack
 Layout = Literal["nchw", "nhwc"]
 Parameters = Literal["per_channel", "per_element"]
+Activation = Literal["relu", "leaky-relu", "silu", "gelu", "gelu-tanh"]
 Statistics = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+RootMeanSquares = tuple[NDArray[Any], NDArray[Any]]
+Two = tuple[Array | None, Array | None]
 Three = tuple[Array | None, Array | None, Array | None]
 Outputs = Array | Three
 
@@ -75,6 +78,7 @@ def _shape(array: Array, name: str) -> tuple[int, ...]:
 def _make_plan(
     norm: str, x: Array, name: str, layout: str, *, groups: int = 1, axis: int = 1, per_element: bool = False,
     epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, threads: int = 0,
+    ghost_batch: int = 0, activation: str | None = None, negative_slope: float = 0.01,
 ) -> Plan:
     written_last = _is_last(layout)
     dtype, shape, memory_last = _core.inspect(x, name, written_last)
@@ -82,39 +86,42 @@ def _make_plan(
         momentum = _CUMULATIVE
     return plan_of(
         norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum, unbiased,
-        threads, False,
+        threads, False, ghost_batch, "none" if activation is None else activation, negative_slope,
     )
 
 
 def _forward(
-    plan: Plan, x: Array, scale: Array | None, shift: Array | None, running_mean: Array | None,
-    running_variance: Array | None, batch_count: Array | None, training: bool, return_statistics: bool,
-    out: Any,
+    plan: Plan, x: Array, scale: Array | None, shift: Array | None, residual: Array | None,
+    return_statistics: bool, out: Any, *, running_mean: Array | None = None,
+    running_variance: Array | None = None, batch_count: Array | None = None, training: bool = False,
+    has_mean: bool = True,
 ) -> Any:
     """Runs the pass that was asked for, with results of its own where `out` has none."""
     if not (training or return_statistics):
         y = _allocate(plan.data) if out is None else out
-        plan.inference(x, y, scale, shift, running_mean, running_variance)
+        plan.inference(x, y, scale, shift, running_mean, running_variance, residual)
         return y
-    mean = rstd = None
-    if return_statistics and isinstance(out, tuple):
-        if len(out) != 3:
-            raise ArgumentError(f"out: {len(out)} arrays where y, mean and rstd are due")
-        out, mean, rstd = out
-    y = _allocate(plan.data) if out is None else out
+    names = ("mean", "rstd") if has_mean else ("rstd",)
+    kept: list[Any] = [None] * len(names)
     if return_statistics:
         if not training and (running_mean is not None or running_variance is not None):
             raise ArgumentError("return_statistics: without training these are the running statistics")
-        mean = _allocate(plan.statistics) if mean is None else mean
-        rstd = _allocate(plan.statistics) if rstd is None else rstd
-    plan.training(x, y, scale, shift, mean, rstd, running_mean, running_variance, batch_count)
-    return (y, mean, rstd) if return_statistics else y
+        if isinstance(out, tuple):
+            if len(out) != 1 + len(names):
+                due = " and ".join((", ".join(("y", *names[:-1])), names[-1]))
+                raise ArgumentError(f"out: {len(out)} arrays where {due} are due")
+            out, *kept = out
+        kept = [_allocate(plan.statistics) if array is None else array for array in kept]
+    y = _allocate(plan.data) if out is None else out
+    mean, rstd = kept if has_mean else (None, *kept)
+    plan.training(x, y, scale, shift, mean, rstd, running_mean, running_variance, batch_count, residual)
+    return (y, *kept) if return_statistics else y
 
 
 def _backward(
     plan: Plan, grad_y: Array, x: Array | None, mean: Array | None, rstd: Array | None,
-    scale: Array | None, running_mean: Array | None, running_variance: Array | None, output_mask: Any,
-    out: Any,
+    scale: Array | None, shift: Array | None, residual: Array | None, output_mask: Any, out: Any,
+    grad_residual: Array | None, running_mean: Array | None = None, running_variance: Array | None = None,
 ) -> Gradients:
     """Allocates the gradients that are asked for and not given, and runs."""
     given = (None, None, None) if out is None else out
@@ -127,14 +134,15 @@ def _backward(
         for want, array, form in zip(output_mask, given, forms)
     )
     plan.backward(x, grad_y, scale, mean, rstd, running_mean, running_variance, grad_x, grad_scale,
-                  grad_shift)
+                  grad_shift, shift, residual, grad_residual)
     return Gradients(grad_x, grad_scale, grad_shift)
 
+
 def _layer_plan(
-    x: Array, name: str, layout: str, axis: int, parameters: str | None, scale: Array | None,
-    threads: int, epsilon: float = 1e-5,
+    norm: str, x: Array, name: str, layout: str, axis: int, parameters: str | None, scale: Array | None,
+    activation: str | None, negative_slope: float, threads: int, epsilon: float = 1e-5,
 ) -> Plan:
-    """Layer normalization's plan; `axis` counts the axes of x as they are written."""
+    """Layer and RMS normalization's plan; `axis` counts the axes of x as they are written."""
     written_last = _is_last(layout)
     dtype, shape, memory_last = _core.inspect(x, name, written_last)
     first = axis + len(shape) if axis < 0 else axis
@@ -151,8 +159,8 @@ def _layer_plan(
         per_element, written_last = True, False
         dtype, shape, memory_last = _core.inspect(x, name, written_last)
     return plan_of(
-        "layer", dtype, shape, written_last, memory_last, 1, axis, per_element, epsilon, 0.1, True,
-        threads, False,
+        norm, dtype, shape, written_last, memory_last, 1, axis, per_element, epsilon, 0.1, True, threads,
+        False, 0, "none" if activation is None else activation, negative_slope,
     )
 
 
@@ -162,6 +170,7 @@ def batch_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
     running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
     momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
     layout: Layout = ..., out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
 ) -> Statistics: ...
 @overload
@@ -169,15 +178,17 @@ def batch_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
     running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
     momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
     layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
     threads: int = ...,
 ) -> NDArray[Any]: ...
 def batch_norm(
-    x: Array, scale: Array | None = None, shift: Array | None = None,
-    running_mean: Array | None = None, running_variance: Array | None = None, *, training: bool = False,
-    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True,
-    batch_count: Array | None = None, layout: Layout = "nchw", out: Outputs | None = None,
-    return_statistics: bool = False, threads: int = 0,
+    x: Array, scale: Array | None = None, shift: Array | None = None, running_mean: Array | None = None,
+    running_variance: Array | None = None, *, training: bool = False, epsilon: float = 1e-5,
+    momentum: float | None = 0.1, unbiased: bool = True, batch_count: Array | None = None,
+    residual: Array | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
+    layout: Layout = "nchw", out: Outputs | None = None, return_statistics: bool = False,
+    threads: int = 0,
 ) -> Any:
     """Batch normalization: one mean and variance per channel, over the batch and the spatial axes.
 
@@ -191,6 +202,9 @@ def batch_norm(
             all batches so far, which batch_count counts.
         unbiased: whether the variance that goes into running_variance divides by n - 1 (PyTorch), or by n.
         batch_count: [1] or a scalar array of int64, incremented in place.
+        residual: like x; added to what is normalized, scaled and shifted, before the activation.
+        activation: applied last, in the same pass: "relu", "leaky-relu", "silu", "gelu" or "gelu-tanh".
+        negative_slope: of "leaky-relu", else ignored.
         layout: "nchw", or "nhwc" where x and the result are written [N, spatial..., C].
         out: where y goes, also x itself; with return_statistics also (y, mean, rstd), each or None.
         return_statistics: return what the backward pass takes as well.
@@ -200,37 +214,102 @@ def batch_norm(
         y like x, or (y, mean [C], rstd [C]) with rstd = 1 / sqrt(variance + epsilon).
     """
     plan = _make_plan("batch", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased,
-                      threads=threads)
-    return _forward(plan, x, scale, shift, running_mean, running_variance, batch_count, training,
-                    return_statistics, out)
+                      threads=threads, activation=activation, negative_slope=negative_slope)
+    return _forward(plan, x, scale, shift, residual, return_statistics, out, running_mean=running_mean,
+                    running_variance=running_variance, batch_count=batch_count, training=training)
 
 
 def batch_norm_backward(
     grad_y: Array, x: Array | None, mean: Array | None = None, rstd: Array | None = None,
     scale: Array | None = None, *, running_mean: Array | None = None,
-    running_variance: Array | None = None, epsilon: float = 1e-5, layout: Layout = "nchw",
-    output_mask: tuple[bool, bool, bool] = (True, True, True),
-    out: Three | None = None, threads: int = 0,
+    running_variance: Array | None = None, epsilon: float = 1e-5, shift: Array | None = None,
+    residual: Array | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
+    layout: Layout = "nchw", output_mask: tuple[bool, bool, bool] = (True, True, True),
+    out: Three | None = None, grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `batch_norm`.
 
     Args:
         grad_y: gradient of a loss by y; like x.
-        x: as in the forward pass. May be None where neither mean nor the gradient of scale is there.
+        x: as in the forward pass. May be None where neither mean, an activation nor the gradient of scale is
+            there.
         mean, rstd: [C] as training returned them; gradients flow through them.
         scale: [C] as in the forward pass.
         running_mean, running_variance: [C], in place of mean and rstd where these were constants; then
             epsilon is that of the forward pass.
+        residual, activation, negative_slope: as in the forward pass; with an activation also shift, since
+            what went into it is computed again.
         layout: as in the forward pass.
         output_mask: which of grad_x, grad_scale and grad_shift to compute.
         out: where these go, each or None; grad_x may be grad_y.
+        grad_residual: like x, with an activation alone: where the gradient of residual goes. Without an
+            activation that is grad_y.
         threads: the most to use; 0: as many as OpenMP would.
 
     Returns:
         Gradients(grad_x like x, grad_scale [C], grad_shift [C]).
     """
-    plan = _make_plan("batch", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads)
-    return _backward(plan, grad_y, x, mean, rstd, scale, running_mean, running_variance, output_mask, out)
+    plan = _make_plan("batch", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads,
+                      activation=activation, negative_slope=negative_slope)
+    return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual,
+                     running_mean, running_variance)
+
+
+@overload
+def ghost_batch_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
+    running_variance: Array | None = ..., *, training: bool = ..., ghost_batch: int, epsilon: float = ...,
+    momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
+    layout: Layout = ..., out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
+) -> Statistics: ...
+@overload
+def ghost_batch_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
+    running_variance: Array | None = ..., *, training: bool = ..., ghost_batch: int, epsilon: float = ...,
+    momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
+    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
+    threads: int = ...,
+) -> NDArray[Any]: ...
+def ghost_batch_norm(
+    x: Array, scale: Array | None = None, shift: Array | None = None, running_mean: Array | None = None,
+    running_variance: Array | None = None, *, training: bool = False, ghost_batch: int,
+    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True,
+    batch_count: Array | None = None, residual: Array | None = None, activation: Activation | None = None,
+    negative_slope: float = 0.01, layout: Layout = "nchw", out: Outputs | None = None,
+    return_statistics: bool = False, threads: int = 0,
+) -> Any:
+    """Ghost batch normalization: batch normalization of each `ghost_batch` samples by themselves.
+
+    The arguments are those of `batch_norm`, and ghost_batch: how many samples share statistics, neighbours
+    together; divides N. In training the running statistics are updated by one ghost batch after the other,
+    and batch_count grows by their number.
+
+    Returns:
+        y like x, or (y, mean [N / ghost_batch, C], rstd [N / ghost_batch, C]).
+    """
+    plan = _make_plan("ghost", x, "x", layout, ghost_batch=ghost_batch, epsilon=epsilon,
+                      momentum=momentum, unbiased=unbiased, threads=threads, activation=activation,
+                      negative_slope=negative_slope)
+    return _forward(plan, x, scale, shift, residual, return_statistics, out, running_mean=running_mean,
+                    running_variance=running_variance, batch_count=batch_count, training=training)
+
+
+def ghost_batch_norm_backward(
+    grad_y: Array, x: Array | None, mean: Array | None = None, rstd: Array | None = None,
+    scale: Array | None = None, *, running_mean: Array | None = None,
+    running_variance: Array | None = None, ghost_batch: int, epsilon: float = 1e-5,
+    shift: Array | None = None, residual: Array | None = None, activation: Activation | None = None,
+    negative_slope: float = 0.01, layout: Layout = "nchw",
+    output_mask: tuple[bool, bool, bool] = (True, True, True), out: Three | None = None,
+    grad_residual: Array | None = None, threads: int = 0,
+) -> Gradients:
+    """Backward pass of `ghost_batch_norm`: as `batch_norm_backward`, with mean, rstd [N / ghost_batch, C]."""
+    plan = _make_plan("ghost", grad_y, "grad_y", layout, ghost_batch=ghost_batch, epsilon=epsilon,
+                      threads=threads, activation=activation, negative_slope=negative_slope)
+    return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual,
+                     running_mean, running_variance)
 
 
 @overload
@@ -238,6 +317,7 @@ def instance_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
     running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
     momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
     layout: Layout = ..., out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
 ) -> Statistics: ...
 @overload
@@ -245,15 +325,17 @@ def instance_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., running_mean: Array | None = ...,
     running_variance: Array | None = ..., *, training: bool = ..., epsilon: float = ...,
     momentum: float | None = ..., unbiased: bool = ..., batch_count: Array | None = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
     layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
     threads: int = ...,
 ) -> NDArray[Any]: ...
 def instance_norm(
-    x: Array, scale: Array | None = None, shift: Array | None = None,
-    running_mean: Array | None = None, running_variance: Array | None = None, *, training: bool = False,
-    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True,
-    batch_count: Array | None = None, layout: Layout = "nchw", out: Outputs | None = None,
-    return_statistics: bool = False, threads: int = 0,
+    x: Array, scale: Array | None = None, shift: Array | None = None, running_mean: Array | None = None,
+    running_variance: Array | None = None, *, training: bool = False, epsilon: float = 1e-5,
+    momentum: float | None = 0.1, unbiased: bool = True, batch_count: Array | None = None,
+    residual: Array | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
+    layout: Layout = "nchw", out: Outputs | None = None, return_statistics: bool = False,
+    threads: int = 0,
 ) -> Any:
     """Instance normalization: one mean and variance per sample and channel, over the spatial axes.
 
@@ -265,38 +347,44 @@ def instance_norm(
         y like x, or (y, mean [N, C], rstd [N, C]).
     """
     plan = _make_plan("instance", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased,
-                      threads=threads)
-    return _forward(plan, x, scale, shift, running_mean, running_variance, batch_count, training,
-                    return_statistics, out)
+                      threads=threads, activation=activation, negative_slope=negative_slope)
+    return _forward(plan, x, scale, shift, residual, return_statistics, out, running_mean=running_mean,
+                    running_variance=running_variance, batch_count=batch_count, training=training)
 
 
 def instance_norm_backward(
     grad_y: Array, x: Array | None, mean: Array | None = None, rstd: Array | None = None,
     scale: Array | None = None, *, running_mean: Array | None = None,
-    running_variance: Array | None = None, epsilon: float = 1e-5, layout: Layout = "nchw",
-    output_mask: tuple[bool, bool, bool] = (True, True, True),
-    out: Three | None = None, threads: int = 0,
+    running_variance: Array | None = None, epsilon: float = 1e-5, shift: Array | None = None,
+    residual: Array | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
+    layout: Layout = "nchw", output_mask: tuple[bool, bool, bool] = (True, True, True),
+    out: Three | None = None, grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `instance_norm`: as `batch_norm_backward`, with mean and rstd [N, C]."""
-    plan = _make_plan("instance", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads)
-    return _backward(plan, grad_y, x, mean, rstd, scale, running_mean, running_variance, output_mask, out)
+    plan = _make_plan("instance", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads,
+                      activation=activation, negative_slope=negative_slope)
+    return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual,
+                     running_mean, running_variance)
 
 
 @overload
 def layer_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., *, axis: int = ...,
-    epsilon: float = ..., parameters: Parameters | None = ..., layout: Layout = ...,
+    epsilon: float = ..., parameters: Parameters | None = ..., residual: Array | None = ...,
+    activation: Activation | None = ..., negative_slope: float = ..., layout: Layout = ...,
     out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
 ) -> Statistics: ...
 @overload
 def layer_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., *, axis: int = ...,
-    epsilon: float = ..., parameters: Parameters | None = ..., layout: Layout = ...,
+    epsilon: float = ..., parameters: Parameters | None = ..., residual: Array | None = ...,
+    activation: Activation | None = ..., negative_slope: float = ..., layout: Layout = ...,
     out: Array | None = ..., return_statistics: Literal[False] = ..., threads: int = ...,
 ) -> NDArray[Any]: ...
 def layer_norm(
     x: Array, scale: Array | None = None, shift: Array | None = None, *, axis: int = 1,
-    epsilon: float = 1e-5, parameters: Parameters | None = None, layout: Layout = "nchw",
+    epsilon: float = 1e-5, parameters: Parameters | None = None, residual: Array | None = None,
+    activation: Activation | None = None, negative_slope: float = 0.01, layout: Layout = "nchw",
     out: Outputs | None = None, return_statistics: bool = False, threads: int = 0,
 ) -> Any:
     """Layer normalization: one mean and variance over all axes of x from `axis` to the last.
@@ -309,44 +397,96 @@ def layer_norm(
         epsilon: added to the variance, inside the square root.
         parameters: "per_element" or "per_channel"; None: as the shape of scale or shift says, per element
             where both are possible.
-        layout, out, return_statistics, threads: as in `batch_norm`.
+        residual, activation, negative_slope, layout, out, return_statistics, threads: as in `batch_norm`.
 
     Returns:
         y like x, or (y, mean x.shape[:axis], rstd x.shape[:axis]).
     """
-    plan = _layer_plan(x, "x", layout, axis, parameters, shift if scale is None else scale, threads, epsilon)
-    return _forward(plan, x, scale, shift, None, None, None, False, return_statistics, out)
+    plan = _layer_plan("layer", x, "x", layout, axis, parameters, shift if scale is None else scale,
+                       activation, negative_slope, threads, epsilon)
+    return _forward(plan, x, scale, shift, residual, return_statistics, out)
 
 
 def layer_norm_backward(
     grad_y: Array, x: Array, mean: Array, rstd: Array, scale: Array | None = None, *, axis: int = 1,
-    parameters: Parameters | None = None, layout: Layout = "nchw",
-    output_mask: tuple[bool, bool, bool] = (True, True, True),
-    out: Three | None = None, threads: int = 0,
+    parameters: Parameters | None = None, shift: Array | None = None, residual: Array | None = None,
+    activation: Activation | None = None, negative_slope: float = 0.01, layout: Layout = "nchw",
+    output_mask: tuple[bool, bool, bool] = (True, True, True), out: Three | None = None,
+    grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `layer_norm`.
 
     As `batch_norm_backward`, with mean and rstd x.shape[:axis], and the gradients of scale and shift in the
-    shape of these: x.shape[axis:] where scale is None and parameters is not "per_channel".
+    shape of these: x.shape[axis:] where both are None and parameters is not "per_channel".
     """
-    plan = _layer_plan(grad_y, "grad_y", layout, axis, parameters, scale, threads)
-    return _backward(plan, grad_y, x, mean, rstd, scale, None, None, output_mask, out)
+    plan = _layer_plan("layer", grad_y, "grad_y", layout, axis, parameters, shift if scale is None else scale,
+                       activation, negative_slope, threads)
+    return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual)
+
+
+@overload
+def rms_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., *, axis: int = ...,
+    epsilon: float = ..., parameters: Parameters | None = ..., residual: Array | None = ...,
+    activation: Activation | None = ..., negative_slope: float = ..., layout: Layout = ...,
+    out: Array | Two | None = ..., return_statistics: Literal[True], threads: int = ...,
+) -> RootMeanSquares: ...
+@overload
+def rms_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., *, axis: int = ...,
+    epsilon: float = ..., parameters: Parameters | None = ..., residual: Array | None = ...,
+    activation: Activation | None = ..., negative_slope: float = ..., layout: Layout = ...,
+    out: Array | None = ..., return_statistics: Literal[False] = ..., threads: int = ...,
+) -> NDArray[Any]: ...
+def rms_norm(
+    x: Array, scale: Array | None = None, shift: Array | None = None, *, axis: int = 1,
+    epsilon: float = 1e-5, parameters: Parameters | None = None, residual: Array | None = None,
+    activation: Activation | None = None, negative_slope: float = 0.01, layout: Layout = "nchw",
+    out: Array | Two | None = None, return_statistics: bool = False, threads: int = 0,
+) -> Any:
+    """RMS normalization: x divided by the root of the mean of its squares, over all axes from `axis` on.
+
+    The arguments are those of `layer_norm`; epsilon is added to the mean of the squares. No mean is taken
+    away and none is returned.
+
+    Returns:
+        y like x, or (y, rstd x.shape[:axis]) with rstd = 1 / sqrt(mean of x * x + epsilon).
+    """
+    plan = _layer_plan("rms", x, "x", layout, axis, parameters, shift if scale is None else scale, activation,
+                       negative_slope, threads, epsilon)
+    return _forward(plan, x, scale, shift, residual, return_statistics, out, has_mean=False)
+
+
+def rms_norm_backward(
+    grad_y: Array, x: Array, rstd: Array, scale: Array | None = None, *, axis: int = 1,
+    parameters: Parameters | None = None, shift: Array | None = None, residual: Array | None = None,
+    activation: Activation | None = None, negative_slope: float = 0.01, layout: Layout = "nchw",
+    output_mask: tuple[bool, bool, bool] = (True, True, True), out: Three | None = None,
+    grad_residual: Array | None = None, threads: int = 0,
+) -> Gradients:
+    """Backward pass of `rms_norm`: as `layer_norm_backward`, with rstd x.shape[:axis] alone."""
+    plan = _layer_plan("rms", grad_y, "grad_y", layout, axis, parameters, shift if scale is None else scale,
+                       activation, negative_slope, threads)
+    return _backward(plan, grad_y, x, None, rstd, scale, shift, residual, output_mask, out, grad_residual)
 
 
 @overload
 def group_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., *, groups: int, epsilon: float = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
     layout: Layout = ..., out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
 ) -> Statistics: ...
 @overload
 def group_norm(
     x: Array, scale: Array | None = ..., shift: Array | None = ..., *, groups: int, epsilon: float = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
     layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
     threads: int = ...,
 ) -> NDArray[Any]: ...
 def group_norm(
     x: Array, scale: Array | None = None, shift: Array | None = None, *, groups: int,
-    epsilon: float = 1e-5, layout: Layout = "nchw", out: Outputs | None = None,
+    epsilon: float = 1e-5, residual: Array | None = None, activation: Activation | None = None,
+    negative_slope: float = 0.01, layout: Layout = "nchw", out: Outputs | None = None,
     return_statistics: bool = False, threads: int = 0,
 ) -> Any:
     """Group normalization: one mean and variance per sample and group of channels.
@@ -356,20 +496,69 @@ def group_norm(
         scale, shift: [C]; None: 1 and 0.
         groups: into how many groups the channels are cut, neighbours together; divides C.
         epsilon: added to the variance, inside the square root.
-        layout, out, return_statistics, threads: as in `batch_norm`.
+        residual, activation, negative_slope, layout, out, return_statistics, threads: as in `batch_norm`.
 
     Returns:
         y like x, or (y, mean [N, groups], rstd [N, groups]).
     """
-    plan = _make_plan("group", x, "x", layout, threads=threads, groups=groups, epsilon=epsilon)
-    return _forward(plan, x, scale, shift, None, None, None, False, return_statistics, out)
+    plan = _make_plan("group", x, "x", layout, groups=groups, epsilon=epsilon, threads=threads,
+                      activation=activation, negative_slope=negative_slope)
+    return _forward(plan, x, scale, shift, residual, return_statistics, out)
 
 
 def group_norm_backward(
     grad_y: Array, x: Array, mean: Array, rstd: Array, scale: Array | None = None, *, groups: int,
-    layout: Layout = "nchw", output_mask: tuple[bool, bool, bool] = (True, True, True),
-    out: Three | None = None, threads: int = 0,
+    shift: Array | None = None, residual: Array | None = None, activation: Activation | None = None,
+    negative_slope: float = 0.01, layout: Layout = "nchw",
+    output_mask: tuple[bool, bool, bool] = (True, True, True), out: Three | None = None,
+    grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `group_norm`: as `batch_norm_backward`, with mean and rstd [N, groups]."""
-    plan = _make_plan("group", grad_y, "grad_y", layout, threads=threads, groups=groups)
-    return _backward(plan, grad_y, x, mean, rstd, scale, None, None, output_mask, out)
+    plan = _make_plan("group", grad_y, "grad_y", layout, groups=groups, threads=threads,
+                      activation=activation, negative_slope=negative_slope)
+    return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual)
+
+
+@overload
+def positional_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., *, epsilon: float = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
+    layout: Layout = ..., out: Outputs | None = ..., return_statistics: Literal[True], threads: int = ...,
+) -> Statistics: ...
+@overload
+def positional_norm(
+    x: Array, scale: Array | None = ..., shift: Array | None = ..., *, epsilon: float = ...,
+    residual: Array | None = ..., activation: Activation | None = ..., negative_slope: float = ...,
+    layout: Layout = ..., out: Array | None = ..., return_statistics: Literal[False] = ...,
+    threads: int = ...,
+) -> NDArray[Any]: ...
+def positional_norm(
+    x: Array, scale: Array | None = None, shift: Array | None = None, *, epsilon: float = 1e-5,
+    residual: Array | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
+    layout: Layout = "nchw", out: Outputs | None = None, return_statistics: bool = False,
+    threads: int = 0,
+) -> Any:
+    """Positional normalization: one mean and variance per sample and position, over the channels alone.
+
+    This is the layer normalization of ConvNeXt, in any layout. The arguments are those of `group_norm`
+    without groups.
+
+    Returns:
+        y like x, or (y, mean [N, spatial...], rstd [N, spatial...]).
+    """
+    plan = _make_plan("positional", x, "x", layout, epsilon=epsilon, threads=threads, activation=activation,
+                      negative_slope=negative_slope)
+    return _forward(plan, x, scale, shift, residual, return_statistics, out)
+
+
+def positional_norm_backward(
+    grad_y: Array, x: Array, mean: Array, rstd: Array, scale: Array | None = None, *,
+    shift: Array | None = None, residual: Array | None = None, activation: Activation | None = None,
+    negative_slope: float = 0.01, layout: Layout = "nchw",
+    output_mask: tuple[bool, bool, bool] = (True, True, True), out: Three | None = None,
+    grad_residual: Array | None = None, threads: int = 0,
+) -> Gradients:
+    """Backward pass of `positional_norm`: as `batch_norm_backward`, with mean and rstd [N, spatial...]."""
+    plan = _make_plan("positional", grad_y, "grad_y", layout, threads=threads, activation=activation,
+                      negative_slope=negative_slope)
+    return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual)

@@ -6,7 +6,7 @@ it. The functions have the signatures of torch.nn.functional's. What the library
 device, a type that it does not know, a tensor without elements) PyTorch computes itself. See docs/python.md.
 """
 
-from ._functions import batch_norm, group_norm, instance_norm, layer_norm
+from ._functions import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from ._modules import (
     BatchNorm1d,
     BatchNorm2d,
@@ -16,6 +16,7 @@ from ._modules import (
     InstanceNorm2d,
     InstanceNorm3d,
     LayerNorm,
+    RMSNorm,
     replace,
     restore,
 )
@@ -29,10 +30,12 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "LayerNorm",
+    "RMSNorm",
     "batch_norm",
     "group_norm",
     "instance_norm",
     "layer_norm",
     "replace",
     "restore",
+    "rms_norm",
 ]

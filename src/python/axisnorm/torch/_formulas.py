@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ._runtime import ROWS
+
 
 def _grouped(x: Tensor, norm: str, groups: int, axis: int) -> tuple[Tensor, tuple[int, ...]]:
     """x so that the reduced axes are whole ones, and which these are."""
     if norm == "batch":
         return x, (0, *range(2, x.dim()))
-    if norm == "layer":
+    if norm in ROWS:
         return x, tuple(range(axis, x.dim()))
     if norm == "instance":
         return x, tuple(range(2, x.dim()))
@@ -23,11 +25,11 @@ def _grouped(x: Tensor, norm: str, groups: int, axis: int) -> tuple[Tensor, tupl
 
 def _spread(parameter: Tensor, x: Tensor, norm: str) -> Tensor:
     """A parameter against all axes of x."""
-    return parameter if norm == "layer" else parameter.reshape(-1, *[1] * (x.dim() - 2))
+    return parameter if norm in ROWS else parameter.reshape(-1, *[1] * (x.dim() - 2))
 
 
 def _sum_to_parameter(gradient: Tensor, norm: str, axis: int) -> Tensor:
-    kept = range(axis, gradient.dim()) if norm == "layer" else (1,)
+    kept = range(axis, gradient.dim()) if norm in ROWS else (1,)
     reduced = [dim for dim in range(gradient.dim()) if dim not in kept]
     return gradient.sum(reduced) if reduced else gradient
 
@@ -38,12 +40,15 @@ def backward_formula(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`normalize_backward` as a function of grad_y, x and scale; mean and rstd are functions of x."""
     parts, dims = _grouped(x, norm, groups, axis)
-    centred = parts - parts.mean(dims, keepdim=True)
+    has_mean = norm != "rms"
+    centred = parts - parts.mean(dims, keepdim=True) if has_mean else parts
     inverse = ((centred * centred).mean(dims, keepdim=True) + epsilon).rsqrt()
     normalized = centred * inverse
     gradient = (grad_y if scale is None else grad_y * _spread(scale, x, norm)).reshape(parts.shape)
     slope = (gradient * normalized).mean(dims, keepdim=True)
-    grad_x = (gradient - gradient.mean(dims, keepdim=True) - normalized * slope) * inverse
+    if has_mean:
+        gradient = gradient - gradient.mean(dims, keepdim=True)
+    grad_x = (gradient - normalized * slope) * inverse
     grad_scale = _sum_to_parameter(grad_y * normalized.reshape(x.shape), norm, axis)
     return grad_x.reshape(x.shape), grad_scale, _sum_to_parameter(grad_y, norm, axis)
 

@@ -27,6 +27,11 @@ def _takes(x: Tensor, eps: float, shape: Sequence[int], *others: Tensor | None) 
         for other in others)
 
 
+def _ends_in(x: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether these are the extents of the last axes."""
+    return 0 < len(shape) <= x.dim() and x.shape[x.dim() - len(shape):] == shape
+
+
 def _track(running: Sequence[Tensor], new: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for tensor, value in zip(running, new, strict=True):
@@ -83,11 +88,24 @@ def layer_norm(
 ) -> Tensor:
     """As torch.nn.functional.layer_norm."""
     shape = tuple(normalized_shape)
-    axis = input.dim() - len(shape)
-    fits = len(shape) > 0 and axis >= 0 and input.shape[axis:] == shape
-    if not (fits and _takes(input, eps, shape, weight, bias)):
+    if not (_ends_in(input, shape) and _takes(input, eps, shape, weight, bias)):
         return functional.layer_norm(input, list(shape), weight, bias, eps)
-    y: Tensor = call("normalize", input, weight, bias, "layer", 1, axis, eps)[0]
+    y: Tensor = call("normalize", input, weight, bias, "layer", 1, input.dim() - len(shape), eps)[0]
+    return y
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None,
+) -> Tensor:
+    """As torch.nn.functional.rms_norm."""
+    shape = tuple(normalized_shape)
+    fits = _ends_in(input, shape) and input.dtype in ELEMENTS
+    epsilon = eps
+    if fits and eps is None:  # PyTorch takes that of the type in which it computes
+        epsilon = torch.finfo(ELEMENTS[input.dtype][1]).eps
+    if not (fits and epsilon is not None and _takes(input, epsilon, shape, weight)):
+        return functional.rms_norm(input, list(shape), weight, eps)
+    y: Tensor = call("normalize", input, weight, None, "rms", 1, input.dim() - len(shape), epsilon)[0]
     return y
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from ._functions import batch_norm, group_norm, instance_norm, layer_norm
+from ._functions import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -67,6 +67,13 @@ class LayerNorm(nn.LayerNorm):
         return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch.nn.RMSNorm on axisnorm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
 class GroupNorm(nn.GroupNorm):
     """torch.nn.GroupNorm on axisnorm."""
 
@@ -79,7 +86,7 @@ Model = TypeVar("Model", bound=nn.Module)
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(nn, module.__name__): module
     for module in (BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d,
-                   LayerNorm, GroupNorm)
+                   LayerNorm, RMSNorm, GroupNorm)
 }
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 

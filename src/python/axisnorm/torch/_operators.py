@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._core import ArgumentError
 from ._formulas import backward_formula, backward_formula_by
-from ._runtime import ELEMENTS, plan_for
+from ._runtime import ELEMENTS, ROWS, plan_for
 
 _library = torch.library.Library("axisnorm", "DEF")
 
@@ -46,7 +46,7 @@ def _dense(x: Tensor, norm: str) -> tuple[Tensor, bool]:
     """x as the library can walk it, and whether channels are last; other layouts are copied."""
     if x.dtype not in ELEMENTS:
         raise ArgumentError(f"x: {x.dtype} is not supported")
-    if norm != "layer" and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
+    if norm not in ROWS and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
         return x, True
     return x.contiguous(), False
 
@@ -76,11 +76,11 @@ def _held(x: Tensor, shape: Sequence[int], **tensors: Tensor | None) -> list[Ten
 
 
 def _parameters_shape(x: Tensor, norm: str, axis: int) -> Sequence[int]:
-    return x.shape[axis:] if norm == "layer" else x.shape[1:2]
+    return x.shape[axis:] if norm in ROWS else x.shape[1:2]
 
 
 def _statistics_shape(x: Tensor, norm: str, groups: int, axis: int) -> Sequence[int]:
-    if norm == "layer":
+    if norm in ROWS:
         return x.shape[:axis]
     return {"batch": x.shape[1:2], "instance": x.shape[:2]}.get(norm, (x.shape[0], groups))
 
@@ -106,7 +106,7 @@ def _normalize(x, scale, shift, norm, groups, axis, epsilon):  # type: ignore[no
     held = _held(x, _parameters_shape(x, norm, axis), scale=scale, shift=shift)
     y, mean, rstd = _outputs(x, norm, groups, axis)
     plan_for(norm, x, last, groups, axis, epsilon).training_at(
-        *map(_address, (x, y, *held, mean, rstd)), None, None, None)
+        *map(_address, (x, y, *held, mean, rstd)), None, None, None, None)
     return y, mean, rstd
 
 
@@ -119,7 +119,7 @@ def _normalize_and_track(  # type: ignore[no-untyped-def]
     running = [tensor.clone(memory_format=torch.contiguous_format)
                for tensor in (running_mean, running_variance)]
     plan_for(norm, x, last, epsilon=epsilon, momentum=momentum).training_at(
-        *map(_address, (x, y, scale, shift, mean, rstd, *running)), None)
+        *map(_address, (x, y, scale, shift, mean, rstd, *running)), None, None)
     return y, mean, rstd, *running
 
 
@@ -131,7 +131,8 @@ def _normalize_backward(  # type: ignore[no-untyped-def]
     held = _held(x, _statistics_shape(x, norm, groups, axis), mean=mean, rstd=rstd)
     gradients = _gradients(x, norm, axis, output_mask)
     plan_for(norm, x, last, groups, axis, epsilon).backward_at(
-        *map(_address, (x, grad_y, scale, *held)), None, None, *_wanted(gradients, output_mask))
+        *map(_address, (x, grad_y, scale, *held)), None, None, *_wanted(gradients, output_mask), None, None,
+        None)
     return tuple(gradients)
 
 
@@ -140,7 +141,7 @@ def _normalize_by(x, scale, shift, running_mean, running_variance, epsilon):  # 
     held = _held(x, x.shape[1:2], scale=scale, shift=shift, running_mean=running_mean,
                  running_variance=running_variance)
     y = torch.empty_like(x)
-    plan_for("batch", x, last, epsilon=epsilon).inference_at(*map(_address, (x, y, *held)))
+    plan_for("batch", x, last, epsilon=epsilon).inference_at(*map(_address, (x, y, *held)), None)
     return y
 
 
@@ -153,7 +154,7 @@ def _normalize_by_backward(  # type: ignore[no-untyped-def]
     gradients = _gradients(x, "batch", 1, output_mask)
     plan_for("batch", x, last, epsilon=epsilon).backward_at(
         *map(_address, (x, grad_y, scale)), None, None, *map(_address, running),
-        *_wanted(gradients, output_mask))
+        *_wanted(gradients, output_mask), None, None, None)
     return tuple(gradients)
 
 

@@ -17,6 +17,9 @@ _CANDIDATES = {torch.float32: (1, torch.float32), torch.float64: (2, torch.float
                torch.bfloat16: (3, torch.float32), torch.float16: (4, torch.float32)}
 
 
+ROWS = ("layer", "rms")  # normalized over the last axes, with parameters per element of these
+
+
 def _is_known(dtype: int) -> bool:
     try:
         plan_of("layer", dtype, (2, 2), False, False, 1, 1, False, 1e-5, 0.1, True, 1, False)
@@ -54,7 +57,7 @@ def plan_for(
 ) -> _core.Plan:
     """A plan for a tensor that lies densely, on as many threads as PyTorch has."""
     shape = tuple(x.shape)
-    per_element = norm == "layer"
+    per_element = norm in ROWS
     if per_element:  # rows and columns: of any rank
         columns = math.prod(shape[axis:])
         shape, axis = (x.numel() // columns, columns), 1
