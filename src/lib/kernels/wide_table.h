@@ -86,7 +86,8 @@ static double activated(double z, const axn_ending *ending) {
   return z;
 }
 
-/* g times the derivative, which has reached its limits where z is taken for one of them. */
+/* g times the derivative, which has reached its limits where z is taken for one of them. What is left of a
+ * share is the share of -z: a difference from 1 would lose its digits. */
 static double through_activation(double g, double z, const axn_ending *ending) {
   static const double ROOT = 0.39894228040143267794; /* 1 / sqrt(2 pi) */
   const double c = z > 100 ? 100 : z < -100 ? -100 : z;
@@ -98,12 +99,13 @@ static double through_activation(double g, double z, const axn_ending *ending) {
     return z > 0 ? g : g * ending->slope;
   case AXN_ACTIVATION_SILU:
     share = logistic(c);
-    return g * (share * (1 + c * (1 - share)));
+    return g * (share * (1 + c * logistic(-c)));
   case AXN_ACTIVATION_GELU:
     return g * (normal_distribution(c) + c * ROOT * exp(-0.5 * c * c));
   case AXN_ACTIVATION_GELU_TANH:
     share = gelu_tanh_share(c);
-    return g * (share + c * share * (1 - share) * 2 * TANH_FACTOR * (1 + 3 * TANH_CUBE * c * c));
+    return g * (share +
+                c * share * gelu_tanh_share(-c) * 2 * TANH_FACTOR * (1 + 3 * TANH_CUBE * c * c));
   case AXN_ACTIVATION_NONE:
     break;
   }
