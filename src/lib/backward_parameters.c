@@ -55,35 +55,43 @@ void axn_parameters_from_segments(const axn_backward_run *run) {
   axn_write_parameters(run, 0, parameters, run->parameter_scale, run->parameter_shift);
 }
 
-/* The statistics that the rows of a block belong to. */
-typedef struct row_statistics {
-  double exact_mean[AXN_BLOCK_ROWS], exact_rstd[AXN_BLOCK_ROWS];
-  float mean[AXN_BLOCK_ROWS], rstd[AXN_BLOCK_ROWS], centre[AXN_BLOCK_ROWS];
-  bool wide;
-} row_statistics;
+/* Statistics, as floats: of the rows of a block, or of the elements of a run. */
+typedef struct some_statistics {
+  AXN_LINES_OF_CACHE float mean[AXN_STATISTICS_VALUES];
+  AXN_LINES_OF_CACHE float rstd[AXN_STATISTICS_VALUES];
+  AXN_LINES_OF_CACHE float centre[AXN_STATISTICS_VALUES];
+  bool wide; /* float32 has no room for some */
+} some_statistics;
 
-static void read_row_statistics(const axn_backward_run *run, int64_t cell, int64_t stride,
-                                int64_t rows, row_statistics *statistics) {
-  const bool doubles = run->plan->doubles;
-  statistics->wide = false;
-  for (int64_t r = 0; r < rows; r++) {
-    const int64_t at = cell + r * stride;
-    const double mean = run->mean != NULL ? axn_real_at(run->mean, at, doubles) : 0;
-    const double rstd = axn_real_at(run->rstd, at, doubles);
-    statistics->exact_mean[r] = mean;
-    statistics->exact_rstd[r] = rstd;
-    statistics->mean[r] = (float)mean;
-    statistics->rstd[r] = (float)rstd;
-    statistics->centre[r] = (float)run->means.centred[at];
-    statistics->wide |= doubles || axn_needs_wide(mean, rstd);
+_Static_assert(AXN_BLOCK_ROWS <= AXN_STATISTICS_VALUES, "room for the rows of a block");
+
+static double mean_at(const axn_backward_run *run, int64_t cell) {
+  return run->mean != NULL ? axn_real_at(run->mean, cell, run->plan->doubles) : 0;
+}
+
+static double rstd_at(const axn_backward_run *run, int64_t cell) {
+  return axn_real_at(run->rstd, cell, run->plan->doubles);
+}
+
+static void read_some_statistics(const axn_backward_run *run, int64_t cell, int64_t stride,
+                                 int64_t count, some_statistics *statistics) {
+  int64_t wide = run->plan->doubles;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t at = cell + i * stride;
+    const double mean = mean_at(run, at), rstd = rstd_at(run, at);
+    statistics->mean[i] = (float)mean;
+    statistics->rstd[i] = (float)rstd;
+    statistics->centre[i] = (float)run->means.centred[at];
+    wide |= axn_needs_wide(mean, rstd);
   }
+  statistics->wide = wide != 0;
 }
 
 static void parameters_row_by_row(const axn_backward_run *run, const axn_parameter_block *block,
-                                  const row_statistics *statistics, int64_t cell, int64_t stride) {
+                                  int64_t cell, int64_t stride) {
   const size_t size = run->plan->element_size;
   for (int64_t r = 0; r < block->rows; r++) {
-    const double mean = statistics->exact_mean[r], rstd = statistics->exact_rstd[r];
+    const double mean = mean_at(run, cell + r * stride), rstd = rstd_at(run, cell + r * stride);
     axn_parameter_block row = *block;
     row.rows = 1;
     row.x = axn_input_at(block->x, r * block->row_stride, size);
@@ -108,7 +116,7 @@ static void parameters_row_by_row(const axn_backward_run *run, const axn_paramet
 
 void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_rows *rows,
                             double *scale, double *shift) {
-  row_statistics statistics;
+  some_statistics statistics;
   const size_t size = run->plan->element_size;
   const axn_parameter_block block = {.x = axn_input_at(run->x, rows->tensor, size),
                                      .grad_y = axn_input_at(run->grad_y, rows->tensor, size),
@@ -120,9 +128,9 @@ void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_row
                                      .centre = statistics.centre,
                                      .grad_scale = scale,
                                      .grad_shift = shift};
-  read_row_statistics(run, rows->cell, rows->cell_stride, rows->rows, &statistics);
+  read_some_statistics(run, rows->cell, rows->cell_stride, rows->rows, &statistics);
   if (statistics.wide) {
-    parameters_row_by_row(run, &block, &statistics, rows->cell, rows->cell_stride);
+    parameters_row_by_row(run, &block, rows->cell, rows->cell_stride);
   } else {
     run->plan->kernels->parameters(&block);
   }
@@ -160,49 +168,23 @@ void axn_parameters_down_columns(axn_backward_run *run) {
 
 /* ---- along rows whose elements have a statistic each ---- */
 
-/* Statistics of a block, as floats; `wide`: float32 has no room for some. */
-typedef struct run_statistics {
-  AXN_LINES_OF_CACHE float mean[AXN_STATISTICS_VALUES];
-  AXN_LINES_OF_CACHE float rstd[AXN_STATISTICS_VALUES];
-  AXN_LINES_OF_CACHE float centre[AXN_STATISTICS_VALUES];
-  bool wide;
-} run_statistics;
-
-static double mean_at(const axn_backward_run *run, int64_t cell) {
-  return run->mean != NULL ? axn_real_at(run->mean, cell, run->plan->doubles) : 0;
-}
-
-static void read_run_statistics(const axn_backward_run *run, int64_t cell, int64_t count,
-                                run_statistics *statistics) {
-  int64_t wide = run->plan->doubles;
-  for (int64_t i = 0; i < count; i++) {
-    const double mean = mean_at(run, cell + i);
-    const double rstd = axn_real_at(run->rstd, cell + i, run->plan->doubles);
-    statistics->mean[i] = (float)mean;
-    statistics->rstd[i] = (float)rstd;
-    statistics->centre[i] = (float)run->means.centred[cell + i];
-    wide |= axn_needs_wide(mean, rstd);
-  }
-  statistics->wide = wide != 0;
-}
-
 /* A block in float64, which float32 has no room for. */
 static void add_run_exactly(const axn_backward_run *run, int64_t tensor, int64_t cell,
                             int64_t count, double *scale, double *shift) {
   for (int64_t i = 0; i < count; i++) {
     const double x = run->plan->wide->load(run->x, tensor + i);
     const double g = run->plan->wide->load(run->grad_y, tensor + i);
-    const double rstd = axn_real_at(run->rstd, cell + i, run->plan->doubles);
-    *scale += g * ((x - mean_at(run, cell + i)) * rstd - run->means.centred[cell + i]);
+    const double e = (x - mean_at(run, cell + i)) * rstd_at(run, cell + i);
+    *scale += g * (e - run->means.centred[cell + i]);
     *shift += g;
   }
 }
 
 static void add_run(const axn_backward_run *run, int64_t tensor, int64_t cell, int64_t count,
                     double *scale, double *shift) {
-  run_statistics statistics;
+  some_statistics statistics;
   double product = 0, gradient = 0;
-  read_run_statistics(run, cell, count, &statistics);
+  read_some_statistics(run, cell, 1, count, &statistics);
   if (!statistics.wide) {
     const axn_parameter_run part = {.x = axn_input_at(run->x, tensor, run->plan->element_size),
                                     .grad_y =

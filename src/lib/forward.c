@@ -4,15 +4,12 @@
  * cache; where there are fewer units than threads, all threads sum blocks of the same units, then
  * all apply. Both ways merge the same blocks in the same order.
  */
-#include <math.h>
 #include <stddef.h>
 #include <string.h>
 
 #include "apply.h"
 #include "arguments.h"
 #include "error.h"
-#include "kernels/range.h"
-#include "kernels/wide.h"
 #include "moments.h"
 #include "plan.h"
 #include "real.h"
