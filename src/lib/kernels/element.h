@@ -37,10 +37,6 @@ INLINE wide_vector load_wide_elements(const element *from) {
   return load_wide(from);
 }
 
-INLINE wide_vector load_wide_some_elements(const element *from, int64_t count) {
-  return load_wide_some(from, count);
-}
-
 INLINE void store_elements(element *to, vector v) {
   store(to, v);
 }
@@ -121,8 +117,25 @@ INLINE bit_vector narrowed(vector v) {
 #define CONVERSION INLINE
 #endif
 
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
+/* Which of 16 elements go to the upper halves of 16 floats; and the way back. */
+INLINE __m512i spread_indices(void) {
+  return _mm512_set_epi32(15 << 16, 14 << 16, 13 << 16, 12 << 16, 11 << 16, 10 << 16, 9 << 16,
+                          8 << 16, 7 << 16, 6 << 16, 5 << 16, 4 << 16, 3 << 16, 2 << 16, 1 << 16,
+                          0);
+}
+
+INLINE __m512i gather_indices(void) {
+  return _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 31 << 16 | 29, 27 << 16 | 25, 23 << 16 | 21,
+                          19 << 16 | 17, 15 << 16 | 13, 11 << 16 | 9, 7 << 16 | 5, 3 << 16 | 1);
+}
+#endif
+
 CONVERSION vector vector_of(element_vector elements) {
-#if AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 64
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
+  const __m512i low = _mm512_castsi256_si512((__m256i)elements);
+  return (vector)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, spread_indices(), low);
+#elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 64
   return (vector)_mm512_cvtph_ps((__m256i)elements);
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 32
   return (vector)_mm256_cvtph_ps((__m128i)elements);
@@ -139,21 +152,29 @@ CONVERSION element_vector elements_of(vector v) {
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 32
   return (element_vector)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
 #elif AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
-  /* narrowed(), with a mask register for the NaNs. */
-  const __m512i bits = (__m512i)v, high = _mm512_srli_epi32(bits, 16);
-  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  /* narrowed(), with mask registers for what is odd and for the NaNs. */
+  const __m512i bits = (__m512i)v;
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
   const __mmask16 none = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
-  const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
-  const __m512i rounded = _mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16), none, quiet);
-  return (element_vector)_mm512_cvtepi32_epi16(rounded);
+  __m512i up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+  up = _mm512_mask_add_epi32(up, odd, up, _mm512_set1_epi32(1));
+  up = _mm512_mask_or_epi32(up, none, bits, _mm512_set1_epi32(0x400000));
+  return (element_vector)_mm512_castsi512_si256(_mm512_permutexvar_epi16(gather_indices(), up));
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && defined(__aarch64__)
   return (element_vector)vcvt_f16_f32((float32x4_t)v);
-#elif AXN_VECTOR_BYTES == 32
-  /* Packs work within halves of the register, hence the order of quarters. */
-  const __m256i bits = (__m256i)narrowed(v);
-  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(bits, bits), 0xd8);
-  return (element_vector)_mm256_castsi256_si128(packed);
+#elif AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 32
+  /* narrowed(), with a blend for the NaNs. Bytes move within halves of the register, then the halves. */
+  const __m256i bits = (__m256i)v;
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256 quiet = _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32(0x400000)));
+  const __m256 none = _mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q);
+  const __m256i rounded =
+      _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(up), quiet, none));
+  const __m256i upper = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(2, 3, 6, 7, 10, 11, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1));
+  const __m256i halves = _mm256_shuffle_epi8(rounded, upper);
+  return (element_vector)_mm256_castsi256_si128(_mm256_permute4x64_epi64(halves, 0x08));
 #else
   return __builtin_convertvector(narrowed(v), element_vector);
 #endif
@@ -221,10 +242,6 @@ INLINE wide_vector load_wide_elements(const element *from) {
 #endif
 }
 
-PARTLY wide_vector load_wide_some_elements(const element *from, int64_t count) {
-  return low_half(vector_of(some_elements(from, count)));
-}
-
 INLINE void store_elements(element *to, vector v) {
   const element_vector elements = elements_of(v);
   memcpy(to, &elements, sizeof elements);
@@ -241,6 +258,13 @@ PARTLY void store_some_elements(element *to, int64_t count, vector v) {
     if (i < count) to[i] = values[i];
   }
 #endif
+}
+
+/* Elements as floats; writes whole vectors. */
+INLINE void widen_elements(float *to, const element *from, int64_t count) {
+  int64_t i = 0;
+  for (; i + WIDTH <= count; i += WIDTH) store(to + i, load_elements(from + i));
+  if (i < count) store(to + i, load_some_elements(from + i, count - i, (vector){0}));
 }
 
 /* `to` is aligned to a vector of elements. */
@@ -287,10 +311,10 @@ INLINE void put(element *to, vector v, bool streams) {
   }
 }
 
-/* Brings what lies `ahead` elements from here to the second-level cache: down a column no prefetcher of the
+/* Brings what lies `ahead` bytes from here to the second-level cache: down a column no prefetcher of the
  * processor sees it come. Nothing need be there, so it is no pointer that is computed. */
-INLINE void fetch(const element *from, int64_t ahead) {
-  __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)ahead * sizeof *from), 0, 2);
+INLINE void fetch(const void *from, int64_t ahead) {
+  __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)ahead), 0, 2);
 }
 
 #endif

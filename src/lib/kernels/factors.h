@@ -141,39 +141,44 @@ static inline bool apply_factors_of(const axn_factors_block *block) {
   return all;
 }
 
-/* The factors of lines whose statistics are not constant. */
-INLINE void factors_of_values(const axn_gradient_factors_block *block, int64_t at, int64_t count,
-                              int64_t cell, bool cells) {
-  const float *rstd = block->rstd + cell;
-  const double *centred = block->centred + cell, *gradient = block->gradient + cell;
-  const double *product = block->product + cell;
-  float *from_value = block->from_value + at, *constant = block->constant + at;
-  const int64_t step = cells ? 1 : 0;
-  for (int64_t i = 0; i < count; i++) {
-    const int64_t c = i * step;
-    from_value[i] = (float)(-(double)rstd[c] * product[c]);
-    constant[i] = (float)((double)rstd[c] * (centred[c] * product[c] - gradient[c]));
-  }
+/* HALF entries of an array per cell, of which the first `left` are there; without `cells`, its first one for
+ * all. */
+INLINE wide_vector load_cells(const float *from, int64_t at, bool cells, int64_t left) {
+  if (!cells) return (wide_vector){0} + (double)from[0];
+  return left >= HALF ? load_wide(from + at) : load_wide_some(from + at, left);
 }
 
+INLINE wide_vector load_wide_cells(const double *from, int64_t at, bool cells, int64_t left) {
+  if (!cells) return (wide_vector){0} + from[0];
+  if (left >= HALF) return load_doubles(from + at);
+  double values[HALF] = {0};
+  for (int i = 0; i < HALF; i++) {
+    if (i < left) values[i] = from[at + i];
+  }
+  return load_doubles(values);
+}
+
+/* See factors_of_lines(). */
 INLINE void gradient_factors_of_lines(const void *data, int64_t at, int64_t count, int64_t cell,
                                       bool cells, int64_t parameter, int64_t stride) {
   const axn_gradient_factors_block *block = data;
   const float *scale = axn_parameters_at(block->scale, parameter);
-  const float *rstd = block->rstd + cell, *mean = block->mean + cell;
-  const int64_t step = cells ? 1 : 0;
-  for (int64_t i = 0; i < count; i++) {
-    block->mean_out[at + i] = mean[i * step];
-    block->rstd_out[at + i] = rstd[i * step];
+  for (int64_t i = 0; i < count; i += HALF) {
+    const int64_t left = count - i, to = at + i;
+    const wide_vector rstd = load_cells(block->rstd + cell, i, cells, left);
+    store_narrow(block->mean_out + to, load_cells(block->mean + cell, i, cells, left));
+    store_narrow(block->rstd_out + to, rstd);
+    if (block->from_gradient == NULL) continue;
+    const wide_vector factor =
+        scale != NULL ? rstd * load_parameters(scale + i * stride, stride, left) : rstd;
+    store_narrow(block->from_gradient + to, factor);
+    if (block->product == NULL) continue;
+    const wide_vector product = load_wide_cells(block->product + cell, i, cells, left);
+    const wide_vector gradient = load_wide_cells(block->gradient + cell, i, cells, left);
+    const wide_vector centred = load_wide_cells(block->centred + cell, i, cells, left);
+    store_narrow(block->from_value + to, -rstd * product);
+    store_narrow(block->constant + to, rstd * (centred * product - gradient));
   }
-  if (block->from_gradient == NULL) return;
-  float *from_gradient = block->from_gradient + at;
-  if (scale != NULL) {
-    for (int64_t i = 0; i < count; i++) from_gradient[i] = rstd[i * step] * scale[i * stride];
-  } else {
-    for (int64_t i = 0; i < count; i++) from_gradient[i] = rstd[i * step];
-  }
-  if (block->product != NULL) factors_of_values(block, at, count, cell, cells);
 }
 
 static inline bool gradient_factors(const axn_gradient_factors_block *block) {

@@ -151,8 +151,8 @@ INLINE void add_column_terms(const axn_gradient_block *block, const element *x,
   const vector rstd = whole ? load(block->rstd + j) : load_some(block->rstd + j, columns, none);
   vector centred = none, gradient = none, product = none;
   for (int64_t r = 0, at = j; r < rows; r++, at += stride) {
-    fetch(x + at, TERMS * stride);
-    fetch(grad_y + at, TERMS * stride);
+    fetch(x + at, TERMS * stride * (int64_t)sizeof *x);
+    fetch(grad_y + at, TERMS * stride * (int64_t)sizeof *grad_y);
     const vector value = whole ? load_elements(x + at) : load_some_elements(x + at, columns, none);
     vector g = whole ? load_elements(grad_y + at) : load_some_elements(grad_y + at, columns, none);
     if (scale != NULL) g *= scale[r * block->parameter_stride];

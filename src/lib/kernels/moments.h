@@ -18,85 +18,104 @@ enum {
   CHUNK = AXN_VECTOR_BYTES == 64   ? 32
           : AXN_VECTOR_BYTES == 32 ? 16
                                    : 8,
-  PARTS = CHUNK / HALF,
-  EIGHT = 8 / HALF, /* vectors of eight doubles */
-  TURNS = LANES / CHUNK
+  PARTS = CHUNK / SUMMED,
+  EIGHT = 8 / SUMMED, /* vectors of eight sums */
+  TURNS = LANES / CHUNK,
+  ROOM = 512 /* elements of 16 bits that are widened at a time; a multiple of LANES */
 };
 
 static const double LOSS_MOST = 4096;
 
 /* Element i of a row goes to lane i modulo LANES; these are the sums of some neighbouring lanes. */
 typedef struct lane_sums {
-  wide_vector sum[PARTS], square[PARTS];
+  sum_vector sum[PARTS], square[PARTS];
 } lane_sums;
 
-INLINE void add_value(lane_sums *lanes, int part, wide_vector value) {
-  lanes->sum[part] += value;
+INLINE void add_value(lane_sums *lanes, int part, sum_vector value) {
+  lanes->sum[part] =
+      part % 2 == 0 ? lanes->sum[part] + value : add_by_multiplier(lanes->sum[part], value);
   lanes->square[part] = add_square(lanes->square[part], value);
 }
 
-INLINE void add_row(const element *x, int64_t first, int64_t length, lane_sums *lanes) {
+INLINE void add_floats(const float *x, int64_t first, int64_t length, lane_sums *lanes) {
   int64_t i = first;
   for (; i + CHUNK <= length; i += LANES) {
-    for (int p = 0; p < PARTS; p++) add_value(lanes, p, load_wide_elements(x + i + p * HALF));
+    for (int p = 0; p < PARTS; p++) add_value(lanes, p, load_summed(x + i + p * SUMMED));
   }
   for (int p = 0; p < PARTS; p++) {
-    const int64_t left = length - i - p * HALF;
+    const int64_t left = length - i - p * SUMMED;
     if (left <= 0) break;
-    if (left >= HALF) {
-      add_value(lanes, p, load_wide_elements(x + i + p * HALF));
+    if (left >= SUMMED) {
+      add_value(lanes, p, load_summed(x + i + p * SUMMED));
     } else {
-      add_value(lanes, p, load_wide_some_elements(x + i + p * HALF, left));
+      add_value(lanes, p, load_summed_some(x + i + p * SUMMED, left));
     }
   }
 }
 
 /* Lanes that are eight apart. */
-INLINE wide_vector add_apart(const wide_vector lanes[PARTS], int at) {
+INLINE sum_vector add_apart(const sum_vector lanes[PARTS], int at) {
   if (CHUNK == 8) return lanes[at];
-  const wide_vector low = lanes[at] + lanes[EIGHT % PARTS + at];
+  const sum_vector low = lanes[at] + lanes[EIGHT % PARTS + at];
   return CHUNK == 16 ? low : low + (lanes[2 * EIGHT % PARTS + at] + lanes[3 * EIGHT % PARTS + at]);
 }
 
 /* The lanes of a line, all of them, as eight: of 0 to 7, 8 to 15 and so on, (0 + 1) + (2 + 3). */
+#if AXN_VECTOR_BYTES == 64
+INLINE wide_vector eight_of(const sum_vector lanes[PARTS]) {
+  const sum_vector low = add_apart(lanes, 0), high = add_apart(lanes, 1);
+  return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
 INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[8], double square[8]) {
-  double sums[4][8], squares[4][8];
-  memset(sums, 0, sizeof sums);
-  memset(squares, 0, sizeof squares);
+  store_doubles(sum, eight_of(lanes[0].sum));
+  store_doubles(square, eight_of(lanes[0].square));
+}
+#else
+INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[8], double square[8]) {
+  double sums[TURNS][8], squares[TURNS][8];
   for (int t = 0; t < TURNS; t++) {
     for (int v = 0; v < EIGHT; v++) {
-      store_doubles(sums[t] + v * HALF, add_apart(lanes[t].sum, v));
-      store_doubles(squares[t] + v * HALF, add_apart(lanes[t].square, v));
+      store_sums(sums[t] + v * SUMMED, add_apart(lanes[t].sum, v));
+      store_sums(squares[t] + v * SUMMED, add_apart(lanes[t].square, v));
     }
   }
   for (int i = 0; i < 8; i += HALF) {
-    wide_vector s = load_doubles(sums[0] + i), q = load_doubles(squares[0] + i);
-    if (TURNS > 1) {
-      s += load_doubles(sums[1] + i);
-      q += load_doubles(squares[1] + i);
-    }
+    wide_vector s = load_doubles(sums[0] + i) + load_doubles(sums[1] + i);
+    wide_vector q = load_doubles(squares[0] + i) + load_doubles(squares[1] + i);
     if (TURNS > 2) {
-      s += load_doubles(sums[2] + i) + load_doubles(sums[3] + i);
-      q += load_doubles(squares[2] + i) + load_doubles(squares[3] + i);
+      s += load_doubles(sums[TURNS - 2] + i) + load_doubles(sums[TURNS - 1] + i);
+      q += load_doubles(squares[TURNS - 2] + i) + load_doubles(squares[TURNS - 1] + i);
     }
     store_doubles(sum + i, s);
     store_doubles(square + i, q);
   }
 }
+#endif
 
 INLINE void clear_sums(lane_sums *lanes) {
-  for (int p = 0; p < PARTS; p++) lanes->sum[p] = lanes->square[p] = (wide_vector){0};
+  for (int p = 0; p < PARTS; p++) lanes->sum[p] = lanes->square[p] = (sum_vector){0};
+}
+
+/* Adds a row, to all lanes. */
+INLINE void add_row(const element *x, int64_t length, lane_sums lanes[TURNS]) {
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+  for (int t = 0; t < TURNS; t++) add_floats(x, t * CHUNK, length, &lanes[t]);
+#else
+  float room[ROOM];
+  for (int64_t i = 0; i < length; i += ROOM) {
+    const int64_t some = length - i < ROOM ? length - i : ROOM;
+    widen_elements(room, x + i, some);
+    for (int t = 0; t < TURNS; t++) add_floats(room, t * CHUNK, some, &lanes[t]);
+  }
+#endif
 }
 
 /* The sums of a line, in eight lanes each. */
 INLINE void sum_line(const element *x, const axn_span *span, double sum[8], double square[8]) {
   lane_sums lanes[TURNS];
-  for (int t = 0; t < TURNS; t++) {
-    clear_sums(&lanes[t]);
-    for (int64_t r = 0; r < span->rows; r++) {
-      add_row(x + r * span->row_stride, t * CHUNK, span->length, &lanes[t]);
-    }
-  }
+  for (int t = 0; t < TURNS; t++) clear_sums(&lanes[t]);
+  for (int64_t r = 0; r < span->rows; r++) add_row(x + r * span->row_stride, span->length, lanes);
   narrow_lanes(lanes, sum, square);
 }
 
@@ -111,8 +130,7 @@ INLINE void sum_lines_by_rows(const element *x, const axn_span *span, int64_t li
   }
   for (int64_t r = 0; r < span->rows; r++) {
     for (int64_t l = 0; l < lines; l++) {
-      const element *row = x + r * span->row_stride + l * span->line_stride;
-      for (int t = 0; t < TURNS; t++) add_row(row, t * CHUNK, span->length, &lanes[l][t]);
+      add_row(x + r * span->row_stride + l * span->line_stride, span->length, lanes[l]);
     }
   }
   for (int64_t l = 0; l < lines; l++) narrow_lanes(lanes[l], sum + 8 * l, square + 8 * l);
@@ -202,49 +220,53 @@ static void moments_of_rows(const void *tensor, const axn_span *span, axn_moment
   finish_rows(x, span, sum, square, out);
 }
 
-enum { ROWS_AT_ONCE = 16 };
+enum { ROWS_AT_ONCE = 16, VECTORS_OF_SUMS = WIDTH / SUMMED };
 
-/* Adds `rows` rows to the sums of HALF of their columns, the first `left` if there are no more. */
-INLINE void add_columns_at(const element *x, int64_t rows, int64_t row_stride, int64_t left,
-                           double *sum, double *square) {
-  wide_vector s = load_doubles(sum), q = load_doubles(square);
-  for (int64_t r = 0; r < rows; r++, x += row_stride) {
-    const wide_vector value =
-        left >= HALF ? load_wide_elements(x) : load_wide_some_elements(x, left);
-    s += value;
-    q = add_square(q, value);
+/* Adds `rows` rows to the sums of WIDTH columns. */
+INLINE void add_vector_of_columns(const float *x, int64_t rows, int64_t row_stride, bool fetches,
+                                  double *sum, double *square) {
+  lane_sums columns;
+  for (int p = 0; p < VECTORS_OF_SUMS; p++) {
+    columns.sum[p] = load_sums(sum + p * SUMMED);
+    columns.square[p] = load_sums(square + p * SUMMED);
   }
-  store_doubles(sum, s);
-  store_doubles(square, q);
+  for (int64_t r = 0; r < rows; r++, x += row_stride) {
+    if (fetches) fetch(x, ROWS_AT_ONCE * row_stride * (int64_t)sizeof *x);
+    for (int p = 0; p < VECTORS_OF_SUMS; p++) {
+      add_value(&columns, p, load_summed(x + p * SUMMED));
+    }
+  }
+  for (int p = 0; p < VECTORS_OF_SUMS; p++) {
+    store_sums(sum + p * SUMMED, columns.sum[p]);
+    store_sums(square + p * SUMMED, columns.square[p]);
+  }
 }
 
-/* The same for WIDTH columns, a vector of floats. */
-INLINE void add_vector_of_columns(const element *x, int64_t rows, int64_t row_stride, double *sum,
-                                  double *square) {
-  wide_vector s0 = load_doubles(sum), s1 = load_doubles(sum + HALF);
-  wide_vector q0 = load_doubles(square), q1 = load_doubles(square + HALF);
+/* The same of elements, the first `left` columns if these are fewer. */
+INLINE void add_vector_of_elements(const element *x, int64_t rows, int64_t row_stride, int64_t left,
+                                   double *sum, double *square) {
+  float room[ROWS_AT_ONCE * WIDTH];
   for (int64_t r = 0; r < rows; r++, x += row_stride) {
-    fetch(x, ROWS_AT_ONCE * row_stride);
-    const wide_vector low = load_wide_elements(x), high = load_wide_elements(x + HALF);
-    s0 += low;
-    s1 += high;
-    q0 = add_square(q0, low);
-    q1 = add_square(q1, high);
+    fetch(x, ROWS_AT_ONCE * row_stride * (int64_t)sizeof *x);
+    store(room + r * WIDTH,
+          left >= WIDTH ? load_elements(x) : load_some_elements(x, left, (vector){0}));
   }
-  store_doubles(sum, s0);
-  store_doubles(sum + HALF, s1);
-  store_doubles(square, q0);
-  store_doubles(square + HALF, q1);
+  add_vector_of_columns(room, rows, WIDTH, false, sum, square);
 }
 
+/* At most ROWS_AT_ONCE rows. */
 INLINE void add_columns(const element *x, int64_t rows, int64_t row_stride, int64_t columns,
                         double *sum, double *square) {
   int64_t j = 0;
   for (; j + WIDTH <= columns; j += WIDTH) {
-    add_vector_of_columns(x + j, rows, row_stride, sum + j, square + j);
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+    add_vector_of_columns(x + j, rows, row_stride, true, sum + j, square + j);
+#else
+    add_vector_of_elements(x + j, rows, row_stride, WIDTH, sum + j, square + j);
+#endif
   }
-  for (; j < columns; j += HALF) {
-    add_columns_at(x + j, rows, row_stride, columns - j, sum + j, square + j);
+  if (j < columns) {
+    add_vector_of_elements(x + j, rows, row_stride, columns - j, sum + j, square + j);
   }
 }
 

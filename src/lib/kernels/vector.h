@@ -108,6 +108,26 @@ INLINE void finish_streams(void) {
 #endif
 }
 
+/* Float64 sums of floats. Where vectors of 64 bytes are, half of one is: processors that have them convert
+ * faster to what is no wider (0.85 to 1.37 ns a cache line on Zen 4). */
+#if AXN_VECTOR_BYTES == 64
+typedef double sum_vector __attribute__((vector_size(32)));
+#else
+typedef wide_vector sum_vector;
+#endif
+
+enum { SUMMED = sizeof(sum_vector) / sizeof(double) };
+
+INLINE sum_vector load_sums(const double *from) {
+  sum_vector v;
+  memcpy(&v, from, sizeof v);
+  return v;
+}
+
+INLINE void store_sums(double *to, sum_vector v) {
+  memcpy(to, &v, sizeof v);
+}
+
 INLINE wide_vector load_doubles(const double *from) {
   wide_vector v;
   memcpy(&v, from, sizeof v);
@@ -147,17 +167,42 @@ PARTLY wide_vector load_wide_some(const float *from, int64_t count) {
 #endif
 }
 
+/* SUMMED floats as doubles. */
+INLINE sum_vector load_summed(const float *from) {
+#if AXN_VECTOR_BYTES == 64
+  return (sum_vector)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#else
+  return load_wide(from);
+#endif
+}
+
+/* The first `count` of them, the others 0. */
+INLINE sum_vector load_summed_some(const float *from, int64_t count) {
+#if AXN_VECTOR_BYTES == 64
+  return (sum_vector)_mm256_cvtps_pd(_mm_maskz_loadu_ps((__mmask8)((1u << count) - 1), from));
+#else
+  return load_wide_some(from, count);
+#endif
+}
+
 /* sum + value * value, for values that are floats: their squares are exact in float64, so that it makes
  * no difference whether the addition is fused. */
-INLINE wide_vector add_square(wide_vector sum, wide_vector value) {
-#if AXN_VECTOR_BYTES == 64
-  return (wide_vector)_mm512_fmadd_pd((__m512d)value, (__m512d)value, (__m512d)sum);
-#elif AXN_VECTOR_BYTES == 32
-  return (wide_vector)_mm256_fmadd_pd((__m256d)value, (__m256d)value, (__m256d)sum);
+INLINE sum_vector add_square(sum_vector sum, sum_vector value) {
+#if AXN_VECTOR_BYTES >= 32
+  return (sum_vector)_mm256_fmadd_pd((__m256d)value, (__m256d)value, (__m256d)sum);
 #elif defined(__aarch64__)
-  return (wide_vector)vfmaq_f64((float64x2_t)sum, (float64x2_t)value, (float64x2_t)value);
+  return (sum_vector)vfmaq_f64((float64x2_t)sum, (float64x2_t)value, (float64x2_t)value);
 #else
   return sum + value * value;
+#endif
+}
+
+/* sum + value, by units that multiply, where those that add are busy converting. */
+INLINE sum_vector add_by_multiplier(sum_vector sum, sum_vector value) {
+#if AXN_VECTOR_BYTES == 64
+  return (sum_vector)_mm256_fmadd_pd((__m256d)value, _mm256_set1_pd(1), (__m256d)sum);
+#else
+  return sum + value;
 #endif
 }
 
