@@ -20,7 +20,8 @@ def run(nodes, opset, **inputs):
     result = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     model = helper.make_model(helper.make_graph(nodes, "graph", info, [result]), ir_version=10,
                               opset_imports=[helper.make_opsetid("", opset)])
-    return runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
 
 
 def node(operator, inputs, output="y", **attributes):
@@ -35,11 +36,13 @@ def test_operators(random):
     channel = {"x": x, "scale": scale, "shift": shift}
     to_last, to_first = [0, 2, 3, 1], [0, 3, 1, 2]
     pairs = [
-        (run([node("BatchNormalization", "x scale shift mean variance")], 15, **channel, mean=mean, variance=variance),
+        (run([node("BatchNormalization", "x scale shift mean variance")], 15, **channel, mean=mean,
+             variance=variance),
          axisnorm.batch_norm(x, scale, shift, mean, variance)),
         (run([node("LayerNormalization", "x wide low", axis=1)], 17, x=x, wide=wide, low=low),
          axisnorm.layer_norm(x, wide, low)),
-        (run([node("InstanceNormalization", "x scale shift")], 6, **channel), axisnorm.instance_norm(x, scale, shift)),
+        (run([node("InstanceNormalization", "x scale shift")], 6, **channel),
+         axisnorm.instance_norm(x, scale, shift)),
         (run([node("GroupNormalization", "x scale shift", num_groups=3)], 21, **channel),
          axisnorm.group_norm(x, scale, shift, groups=3)),
         (run([node("RMSNormalization", "x wide", axis=1)], 23, x=x, wide=wide), axisnorm.rms_norm(x, wide)),
@@ -50,7 +53,8 @@ def test_operators(random):
         (run([node("RMSNormalization", "x wide", "normalized", axis=1), node("Add", "normalized residual", "z"),
               node("Gelu", "z", approximate="tanh")], 23, x=x, wide=wide, residual=residual),
          axisnorm.rms_norm(x, wide, residual=residual, activation="gelu-tanh")),
-        (run([node("LayerNormalization", "x wide", "z", axis=1), node("LeakyRelu", "z", alpha=0.3)], 17, x=x, wide=wide),
+        (run([node("LayerNormalization", "x wide", "z", axis=1), node("LeakyRelu", "z", alpha=0.3)], 17, x=x,
+             wide=wide),
          axisnorm.layer_norm(x, wide, activation="leaky-relu", negative_slope=0.3)),
     ]
     for actual, due in pairs:

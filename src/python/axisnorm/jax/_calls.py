@@ -142,9 +142,10 @@ def _with_rule(call: Callable[..., Any], fold: Callable[..., Any]) -> Callable[.
 
 @cache
 def _training_of(norm: Norm) -> Callable[..., Forward]:
-    def call(*args: Any) -> Forward:
+    def call(*args: Any) -> Any:
         return jax.lax.platform_dependent(
-            *args, cpu=lambda *args: _training(norm, *args), default=lambda *args: _formulas.training(norm, *args))
+            *args, cpu=lambda *args: _training(norm, *args),
+            default=lambda *args: _formulas.training(norm, *args))
 
     def fold(size: int, batched: Any, x: Any, scale: Any, shift: Any, residual: Any, *tracked: Any) -> Any:
         if norm.joins_samples or _is_batched(batched[1:3]) or jax.tree.leaves(tracked):
@@ -195,7 +196,7 @@ def _formulas_backward(
 
 @cache
 def _backward_of(norm: Norm, wanted: tuple[bool, bool, bool]) -> Callable[..., Gradients]:
-    def call(*args: Any) -> Gradients:
+    def call(*args: Any) -> Any:
         return jax.lax.platform_dependent(
             *args, cpu=lambda *args: _backward(norm, *args, wanted),
             default=lambda *args: _formulas_backward(norm, *args, wanted))

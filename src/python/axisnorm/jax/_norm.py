@@ -12,8 +12,9 @@ from .._core import ArgumentError, Plan
 from .._norms import plan_of
 
 # axn_dtype, and the type of parameters and statistics that goes with it.
-ELEMENTS = {jnp.dtype("float32"): (1, jnp.dtype("float32")), jnp.dtype("float64"): (2, jnp.dtype("float64")),
-            jnp.dtype(jnp.bfloat16): (3, jnp.dtype("float32")), jnp.dtype("float16"): (4, jnp.dtype("float32"))}
+ELEMENTS: dict[Any, tuple[int, Any]] = {
+    jnp.dtype("float32"): (1, jnp.dtype("float32")), jnp.dtype("float64"): (2, jnp.dtype("float64")),
+    jnp.dtype(jnp.bfloat16): (3, jnp.dtype("float32")), jnp.dtype("float16"): (4, jnp.dtype("float32"))}
 
 ROWS = ("layer", "rms")
 TRACKED = ("batch", "ghost", "instance")  # keep running statistics, and need two values to train on
