@@ -30,14 +30,14 @@ static struct key key_of(const axn_desc *desc) {
                     .epsilon = desc->epsilon,
                     .momentum = desc->momentum,
                     .negative_slope = desc->negative_slope,
-                    .norm = desc->norm,
-                    .dtype = desc->dtype,
-                    .layout = desc->layout,
+                    .norm = (int32_t)desc->norm,
+                    .dtype = (int32_t)desc->dtype,
+                    .layout = (int32_t)desc->layout,
                     .rank = desc->rank,
                     .axis = desc->axis,
-                    .parameters = desc->parameters,
-                    .running_variance = desc->running_variance,
-                    .activation = desc->activation};
+                    .parameters = (int32_t)desc->parameters,
+                    .running_variance = (int32_t)desc->running_variance,
+                    .activation = (int32_t)desc->activation};
   memcpy(key.shape, desc->shape, sizeof key.shape);
   return key;
 }
