@@ -28,7 +28,7 @@ struct attributes {
   int64_t ghost_batch, groups;
   double momentum, negative_slope;
   XLA_FFI_ByteSpan norm;
-  int64_t operands, per_element, unbiased;
+  int64_t operands, per_element, threads, unbiased;
 };
 enum { TEXT = -1, INTEGER = XLA_FFI_DataType_S64, REAL = XLA_FFI_DataType_F64 };
 #define ATTRIBUTE(name, type)                                                                      \
@@ -48,6 +48,7 @@ static const struct {
                   ATTRIBUTE(norm, TEXT),
                   ATTRIBUTE(operands, INTEGER),
                   ATTRIBUTE(per_element, INTEGER),
+                  ATTRIBUTE(threads, INTEGER),
                   ATTRIBUTE(unbiased, INTEGER)};
 enum { ATTRIBUTES = sizeof attributes / sizeof attributes[0] };
 
@@ -202,6 +203,9 @@ static void find_plan(struct call *call, const XLA_FFI_Buffer *x) {
   desc.parameters = a->per_element != 0 ? AXN_PARAMETERS_PER_ELEMENT : AXN_PARAMETERS_PER_CHANNEL;
   desc.running_variance =
       a->unbiased != 0 ? AXN_RUNNING_VARIANCE_UNBIASED : AXN_RUNNING_VARIANCE_BIASED;
+  /* To plan for, so that workspaces are of the size that was found when the program was traced; how many
+   * there are is known when it runs. */
+  desc.threads = (int)a->threads;
   desc.parallel_for = xla_parallel_for;
   read_shape(call, x, &desc);
   if (call->error.status == AXN_OK) xla_plan_take(&call->plan, &desc, &call->error);

@@ -10,9 +10,10 @@ enum { PLACES = 256, WAYS = 8 }; /* a plan may stand in any of WAYS neighbouring
 struct key {
   int64_t shape[AXN_MAX_RANK], groups, ghost_batch;
   double epsilon, momentum, negative_slope;
-  int32_t norm, dtype, layout, rank, axis, parameters, running_variance, activation;
+  int32_t norm, dtype, layout, rank, axis, parameters, running_variance, activation, threads,
+      unused;
 };
-_Static_assert(sizeof(struct key) == 8 * (AXN_MAX_RANK + 5) + 4 * 8, "padding");
+_Static_assert(sizeof(struct key) == 8 * (AXN_MAX_RANK + 5) + 4 * 10, "padding");
 
 static struct place {
   struct key key;
@@ -37,7 +38,8 @@ static struct key key_of(const axn_desc *desc) {
                     .axis = desc->axis,
                     .parameters = (int32_t)desc->parameters,
                     .running_variance = (int32_t)desc->running_variance,
-                    .activation = (int32_t)desc->activation};
+                    .activation = (int32_t)desc->activation,
+                    .threads = desc->threads};
   memcpy(key.shape, desc->shape, sizeof key.shape);
   return key;
 }

@@ -377,8 +377,8 @@ def test_forward_mode_is_refused():
 def call_by_hand(results, *arguments, **attributes):
     good = {"norm": "group", "activation": "none", "axis": numpy.int64(1), "groups": numpy.int64(3),
             "ghost_batch": numpy.int64(0), "channels_last": numpy.int64(0), "per_element": numpy.int64(0),
-            "unbiased": numpy.int64(1), "epsilon": 1e-5, "momentum": 0.1, "negative_slope": 0.01,
-            "operands": numpy.int64(0)}
+            "threads": numpy.int64(2), "unbiased": numpy.int64(1), "epsilon": 1e-5, "momentum": 0.1,
+            "negative_slope": 0.01, "operands": numpy.int64(0)}
     call = jax.ffi.ffi_call("axisnorm_inference", results)
     return jax.block_until_ready(jax.jit(lambda *a: call(*a, **(good | attributes)))(*arguments))
 

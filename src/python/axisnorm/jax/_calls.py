@@ -15,7 +15,7 @@ from jax import ShapeDtypeStruct
 
 from .. import _core
 from . import _formulas
-from ._norm import ELEMENTS, Forward, Gradients, Norm
+from ._norm import ELEMENTS, THREADS, Forward, Gradients, Norm
 
 for _name, _handler in _core.xla_handlers().items():
     jax.ffi.register_ffi_target(_name, _handler, platform="cpu")
@@ -37,7 +37,7 @@ def _call(target: str, norm: Norm, workspace: int, arguments: Sequence[Any], res
         activation=norm.activation, axis=numpy.int64(norm.axis), groups=numpy.int64(norm.groups),
         ghost_batch=numpy.int64(norm.ghost_batch), channels_last=numpy.int64(norm.channels_last),
         per_element=numpy.int64(norm.per_element), unbiased=numpy.int64(norm.unbiased),
-        epsilon=numpy.float64(norm.epsilon), momentum=numpy.float64(norm.momentum),
+        threads=numpy.int64(THREADS), epsilon=numpy.float64(norm.epsilon), momentum=numpy.float64(norm.momentum),
         negative_slope=numpy.float64(norm.negative_slope), operands=numpy.int64(bits))
     return dict.fromkeys(results) | dict(zip(wanted, given[:-1], strict=True))
 

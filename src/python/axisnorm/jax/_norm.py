@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from .._norms import plan_of
 ELEMENTS: dict[Any, tuple[int, Any]] = {
     jnp.dtype("float32"): (1, jnp.dtype("float32")), jnp.dtype("float64"): (2, jnp.dtype("float64")),
     jnp.dtype(jnp.bfloat16): (3, jnp.dtype("float32")), jnp.dtype("float16"): (4, jnp.dtype("float32"))}
+
+# As many as XLA's pool has, unless it was told otherwise: to plan for, not to run on.
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 ROWS = ("layer", "rms")
 TRACKED = ("batch", "ghost", "instance")  # keep running statistics, and need two values to train on
@@ -56,7 +60,7 @@ class Norm(NamedTuple):
             raise ArgumentError(f"x: elements of type {x.dtype} are not supported")
         return plan_of(
             self.name, ELEMENTS[x.dtype][0], tuple(x.shape), self.channels_last, self.channels_last,
-            self.groups, self.axis, self.per_element, self.epsilon, self.momentum, self.unbiased, 0, True,
+            self.groups, self.axis, self.per_element, self.epsilon, self.momentum, self.unbiased, THREADS, True,
             self.ghost_batch, self.activation, self.negative_slope)
 
     def check_values(self, x: Any) -> None:
