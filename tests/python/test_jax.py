@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """axisnorm.jax beside the formulas: results, derivatives, transforms, and what is refused."""
 
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy
 import pytest
@@ -408,6 +410,38 @@ def test_calls_by_hand():
         with pytest.raises(jax.errors.JaxRuntimeError) as error:
             call_by_hand(results, *given, **attributes)
         assert text in str(error.value)
+
+
+FIELDS = {
+    "Extension_Base": "type next", "Api_Version": "major_version minor_version",
+    "Metadata": "api_version traits", "Metadata_Extension": "metadata", "Error_Create_Args": "message errc",
+    "Error_Destroy_Args": "error", "ThreadPool_Schedule_Args": "ctx task data",
+    "ThreadPool_NumThreads_Args": "ctx num_threads", "ByteSpan": "ptr len", "Scalar": "dtype value",
+    "Buffer": "dtype data rank dims", "Args": "size types args", "Rets": "size types rets",
+    "Attrs": "size types names attrs", "CallFrame": "api ctx stage args rets attrs",
+    "Api": "api_version XLA_FFI_Error_Create XLA_FFI_Error_Destroy XLA_FFI_ThreadPool_Schedule "
+           "XLA_FFI_ThreadPool_NumThreads"}
+VALUES = ["Extension_Metadata", "Error_Code_INVALID_ARGUMENT", "Error_Code_RESOURCE_EXHAUSTED",
+          *(f"DataType_{name}" for name in ("S32", "S64", "U8", "F16", "F32", "F64", "BF16")),
+          "ArgType_BUFFER", "RetType_BUFFER", "AttrType_SCALAR", "AttrType_STRING", "API_MAJOR"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_interface_is_the_one_that_is_declared(tmp_path):
+    """xla_ffi.h beside jaxlib's header: places of fields, and values."""
+    numbers = [f"XLA_FFI_{value}" for value in VALUES]
+    for struct, fields in FIELDS.items():
+        numbers += [f"offsetof(XLA_FFI_{struct}, {field})" for field in fields.split()]
+        numbers += [f"sizeof(((XLA_FFI_{struct} *)0)->{field})" for field in fields.split()]
+    program = "\n".join(["#include HEADER", "#include <stdio.h>", "int main(void) {", *(
+        f'  printf("%d {number}\\n", (int)({number}));' for number in numbers), "  return 0;", "}"])
+    (tmp_path / "numbers.c").write_text(program)
+    printed = []
+    sources = Path(__file__).parents[2] / "src" / "python"
+    for header in (sources / "xla_ffi.h", Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"):
+        subprocess.run(["cc", f'-DHEADER="{header}"', "numbers.c", "-o", "numbers"], cwd=tmp_path, check=True)
+        printed.append(subprocess.run([tmp_path / "numbers"], check=True, capture_output=True, text=True).stdout)
+    assert printed[0] == printed[1] and printed[0].count("\n") == len(numbers)
 
 
 def test_jax_is_not_imported_unasked():
