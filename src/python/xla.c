@@ -306,6 +306,11 @@ XLA_FFI_Error *xla_training(XLA_FFI_CallFrame *frame) {
   args.rstd = give(&call, RSTD, "rstd", call.other, info->statistics);
   args.running_mean = take_running(&call, "running_mean");
   args.running_variance = take_running(&call, "running_variance");
+  /* Of an empty batch the library writes none. */
+  const size_t unwritten =
+      info->elements == 0 ? (size_t)info->statistics * axn_dtype_size(call.other) : 0;
+  if (args.mean != NULL) memset(args.mean, 0, unwritten);
+  if (args.rstd != NULL) memset(args.rstd, 0, unwritten);
   int64_t count = 0;
   const XLA_FFI_Buffer *counted = take_count(&call, &count);
   if (counted != NULL) args.batch_count = &count;

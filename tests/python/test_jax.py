@@ -205,6 +205,22 @@ def test_vmap(norm, given, random):
     compare((None, 0, None, None), x[0], numpy.stack([scale, 2 * scale, -scale]), shift, residual[0])
 
 
+@pytest.mark.parametrize("activation", [None, "silu"])
+@pytest.mark.parametrize("present", range(8))
+def test_vmap_of_some_gradients(present, activation, random):
+    """Any of scale, shift and residual may be missing."""
+    x, residual = random.normal(size=(2, 3, 2, 4))
+    arrays = *random.normal(size=(2, 4)), residual
+    given = [array if present >> bit & 1 else None for bit, array in enumerate(arrays)]
+    loss = lambda x, *given: (axisnorm.jax.layer_norm(  # noqa: E731
+        x, *given[:2], residual=given[2], activation=activation) ** 2).sum()
+    grad = jax.grad(loss, tuple(place for place in range(4) if place == 0 or given[place - 1] is not None))
+    axes = (0, None, None, None if given[2] is None else 0)
+    mapped = jax.jit(jax.vmap(grad, axes))(x, *given)
+    each = [grad(x[i], *given[:2], None if given[2] is None else residual[i]) for i in range(3)]
+    near(mapped, jax.tree.map(lambda *values: jnp.stack(values), *each))
+
+
 def test_vmap_of_vmap_is_one_call(random):
     """A function of one vector over many, as Equinox has it."""
     x, scale = random.normal(size=(5, 7, 6)), random.normal(size=6)
@@ -298,11 +314,18 @@ def test_parameters_of_the_type_of_x(random):
     assert [gradient.dtype for gradient in pull_back(y)] == [jnp.bfloat16] * 2
 
 
-def test_empty_batch():
-    x = jnp.zeros((0, 6, 4))
-    y, pull_back = jax.vjp(lambda x, scale: axisnorm.jax.instance_norm(x, scale), x, jnp.ones(6))
-    assert y.shape == (0, 6, 4)
-    near(pull_back(y), (numpy.zeros((0, 6, 4)), numpy.zeros(6)))
+@pytest.mark.parametrize("norm", NORMS)
+def test_empty_batch(norm):
+    x, (scale, _) = jnp.zeros((0, 6, 4)), numpy.zeros((2, 6, 4) if norm in ROWS else (2, 6))
+    given = arguments(norm)
+    ours = lambda x, scale: function(norm)(x, scale, **given, return_statistics=True)  # noqa: E731
+    results, pull_back = jax.vjp(ours, x, scale)
+    assert results[0].shape == x.shape
+    for array, extent in zip(results[1:], function(norm, axisnorm)(
+            numpy.asarray(x), scale, **given, return_statistics=True)[1:], strict=True):
+        near(array, numpy.zeros(extent.shape))
+    near(pull_back(results), (numpy.zeros(x.shape), 0 * scale))
+    assert jax.vmap(lambda x: ours(x, scale)[0])(jnp.stack([x, x])).shape == (2, *x.shape)
 
 
 def test_threads(random):

@@ -212,7 +212,8 @@ def _backward_of(norm: Norm, wanted: tuple[bool, bool, bool]) -> Callable[..., G
         sums = wanted[0] or wanted[1]
         folded = backward(norm, grad_y, x, scale, shift, residual, statistics, running,
                           (False, False, norm.is_active and (sums or wanted[2])))
-        by_z = (folded.residual if norm.is_active else grad_y).astype(ELEMENTS[x.dtype][1])
+        by_z = folded.residual if norm.is_active else grad_y
+        by_z = by_z.astype(ELEMENTS[x.dtype][1]) if sums else None
         grad_scale = grad_shift = None
         if wanted[0]:
             z = (_formulas.normalized(norm, x, *statistics) if running is None

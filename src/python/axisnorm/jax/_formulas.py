@@ -19,7 +19,8 @@ def _parts(norm: Norm, x: Any) -> tuple[Any, tuple[int, ...]]:
         split = x.reshape(x.shape[0] // norm.ghost_batch, norm.ghost_batch, *x.shape[1:])
         return split, (1, *(axis + 1 for axis in axes if axis not in (0, channel)))
     if norm.name == "group":
-        split = x.reshape(*x.shape[:channel], norm.groups, -1, *x.shape[channel + 1:])
+        split = x.reshape(*x.shape[:channel], norm.groups, x.shape[channel] // norm.groups,
+                          *x.shape[channel + 1:])
         return split, tuple(axis for axis in range(split.ndim) if axis not in (0, channel))
     if norm.name in ROWS:
         return x, tuple(range(norm.axis, x.ndim))
@@ -93,7 +94,7 @@ def inference(norm: Norm, x: Any, scale: Any, shift: Any, residual: Any, running
 def _track(norm: Norm, running: Any, count: Any, new: tuple[Any, Any]) -> tuple[Any, Any]:
     """Running statistics after the new ones, [..., C], and the count of batches."""
     if norm.name != "ghost":  # whose batches count in turn
-        new = jax.tree.map(lambda statistic: statistic.reshape(-1, statistic.shape[-1]).mean(0)[None], new)
+        new = jax.tree.map(lambda statistic: statistic.mean(range(statistic.ndim - 1))[None], new)
 
     def step(state: Any, each: Any) -> tuple[Any, None]:
         running, count = state
