@@ -2,6 +2,7 @@
 /* axisnorm._core: the library as the Python package sees it. Not for users: the _at methods of a plan
  * trust their addresses. */
 #include "core.h"
+#include "xla.h"
 
 PyObject *core_argument_error;
 static PyObject *core_error;
@@ -55,9 +56,35 @@ static PyObject *inspect(PyObject *module, PyObject *const *args, Py_ssize_t cou
   return result;
 }
 
+typedef XLA_FFI_Error *(*handler)(XLA_FFI_CallFrame *frame);
+
+static bool add_handler(PyObject *handlers, const char *name, handler function) {
+  void *address;
+  memcpy(&address, &function, sizeof address);
+  PyObject *capsule = PyCapsule_New(address, NULL, NULL);
+  const bool added = capsule != NULL && PyDict_SetItemString(handlers, name, capsule) == 0;
+  Py_XDECREF(capsule);
+  return added;
+}
+
+PyDoc_STRVAR(
+    xla_handlers_doc,
+    "xla_handlers() -> {name: capsule}\n\nThe passes as custom calls of XLA, to be registered.");
+
+static PyObject *xla_handlers(PyObject *module, PyObject *none) {
+  (void)module, (void)none;
+  PyObject *handlers = PyDict_New();
+  if (handlers != NULL && !(add_handler(handlers, "axisnorm_training", xla_training) &&
+                            add_handler(handlers, "axisnorm_inference", xla_inference) &&
+                            add_handler(handlers, "axisnorm_backward", xla_backward)))
+    Py_CLEAR(handlers);
+  return handlers;
+}
+
 static PyMethodDef functions[] = {
     {"inspect", (PyCFunction)(void (*)(void))inspect, METH_FASTCALL, inspect_doc},
     {"use_openmp", (PyCFunction)(void (*)(void))core_use_openmp, METH_FASTCALL, NULL},
+    {"xla_handlers", xla_handlers, METH_NOARGS, xla_handlers_doc},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {

@@ -374,9 +374,18 @@ static PyObject *get_statistics(PyObject *self, void *closure) {
   return (void)closure, allocation((const plan_object *)self, STATISTICS);
 }
 
+static PyObject *get_workspaces(PyObject *self, void *closure) {
+  const axn_plan_info *info = &((const plan_object *)self)->info;
+  (void)closure;
+  return core_tuple(3, (const int64_t[]){(int64_t)info->training_workspace,
+                                         (int64_t)info->inference_workspace,
+                                         (int64_t)info->backward_workspace});
+}
+
 static PyGetSetDef members[] = {{"data", get_data, NULL, NULL, NULL},
                                 {"parameters", get_parameters, NULL, NULL, NULL},
                                 {"statistics", get_statistics, NULL, NULL, NULL},
+                                {"workspaces", get_workspaces, NULL, NULL, NULL},
                                 {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, (void *)plan_new},

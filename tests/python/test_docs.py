@@ -14,4 +14,6 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 def test_example(example):
     if "torch" in example:
         pytest.importorskip("torch")
+    if "jax" in example:
+        pytest.importorskip("jax")
     exec(compile(example, str(PAGE), "exec"), {})

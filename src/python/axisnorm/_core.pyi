@@ -11,10 +11,13 @@ _Allocation = tuple[str, tuple[int, ...], tuple[int, ...] | None]
 def use_openmp(parallel: int, num_threads: int, thread_num: int, /) -> None: ...
 def inspect(array: Any, name: str, written_last: bool, /) -> tuple[int, tuple[int, ...], bool]: ...
 
+def xla_handlers() -> dict[str, Any]: ...  # capsules
+
 class Plan:
     data: _Allocation
     parameters: _Allocation
     statistics: _Allocation
+    workspaces: tuple[int, int, int]  # bytes: training, inference, backward
     def __new__(
         cls, norm: str, dtype: int, shape: tuple[int, ...], written_last: bool, memory_last: bool,
         groups: int, axis: int, per_element: bool, epsilon: float, momentum: float, unbiased: bool,
