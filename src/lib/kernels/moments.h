@@ -111,6 +111,13 @@ INLINE void add_row(const element *x, int64_t length, lane_sums lanes[TURNS]) {
 #endif
 }
 
+INLINE void add_rows(const element *x, int64_t rows, const axn_span *span, lane_sums lanes[TURNS]) {
+  lane_sums here[TURNS];
+  memcpy(here, lanes, sizeof here);
+  for (int64_t r = 0; r < rows; r++) add_row(x + r * span->row_stride, span->length, here);
+  memcpy(lanes, here, sizeof here);
+}
+
 /* The sums of a line, in eight lanes each. */
 INLINE void sum_line(const element *x, const axn_span *span, double sum[8], double square[8]) {
   lane_sums lanes[TURNS];
@@ -119,18 +126,20 @@ INLINE void sum_line(const element *x, const axn_span *span, double sum[8], doub
   narrow_lanes(lanes, sum, square);
 }
 
-enum { LINES_BY_ROWS = 16 };
+enum { LINES_BY_ROWS = 16, ROWS_BY_LINE = 8 };
 
-/* The same for some lines, in the order of memory where their rows lie far apart. */
+/* The same for some lines, nearly in the order of memory where their rows lie far apart: a few rows of each
+ * line in turn, so that its sums stay in registers for more than one. */
 INLINE void sum_lines_by_rows(const element *x, const axn_span *span, int64_t lines, double *sum,
                               double *square) {
   lane_sums lanes[LINES_BY_ROWS][TURNS];
   for (int64_t l = 0; l < lines; l++) {
     for (int t = 0; t < TURNS; t++) clear_sums(&lanes[l][t]);
   }
-  for (int64_t r = 0; r < span->rows; r++) {
+  for (int64_t first = 0; first < span->rows; first += ROWS_BY_LINE) {
+    const int64_t left = span->rows - first, rows = left < ROWS_BY_LINE ? left : ROWS_BY_LINE;
     for (int64_t l = 0; l < lines; l++) {
-      add_row(x + r * span->row_stride + l * span->line_stride, span->length, lanes[l]);
+      add_rows(x + first * span->row_stride + l * span->line_stride, rows, span, lanes[l]);
     }
   }
   for (int64_t l = 0; l < lines; l++) narrow_lanes(lanes[l], sum + 8 * l, square + 8 * l);
