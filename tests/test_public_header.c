@@ -32,7 +32,8 @@ Test(public_header, status_numbers) {
                         AXN_ERROR_ALIGNMENT,
                         AXN_ERROR_OVERLAP,
                         AXN_ERROR_STATISTICS,
-                        AXN_ERROR_STRATEGY};
+                        AXN_ERROR_STRATEGY,
+                        AXN_ERROR_STRIDES};
   for (int i = 0; i < (int)(sizeof pinned / sizeof pinned[0]); i++) cr_assert(pinned[i] == i);
 }
 

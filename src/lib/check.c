@@ -43,6 +43,11 @@ static bool overlap(const axn_buffer *a, const axn_buffer *b) {
   const size_t size_a = (size_t)a->count * a->element_size;
   const size_t size_b = (size_t)b->count * b->element_size;
   if (a->start == NULL || b->start == NULL || size_a == 0 || size_b == 0) return false;
+  if (a->view != NULL && b->view != NULL) {
+    return axn_views_meet(a->view, a->start, b->view, b->start, a->element_size);
+  }
+  if (a->view != NULL) return axn_view_meets(a->view, a->start, a->element_size, b->start, size_b);
+  if (b->view != NULL) return axn_view_meets(b->view, b->start, b->element_size, a->start, size_a);
   return start_a < start_b ? start_b - start_a < size_a : start_a - start_b < size_b;
 }
 
@@ -50,8 +55,14 @@ static bool is_named(const char *name, const axn_buffer *buffer) {
   return name != NULL && strcmp(name, buffer->name) == 0;
 }
 
+static bool same_place(const axn_buffer *a, const axn_buffer *b) {
+  if (a->start != b->start) return false;
+  return a->view == b->view ||
+         (a->view != NULL && b->view != NULL && axn_same_view(a->view, b->view));
+}
+
 static bool in_place(const axn_buffer *written, const axn_buffer *other) {
-  return written->start == other->start &&
+  return same_place(written, other) &&
          (is_named(written->in_place_of, other) || is_named(written->or_of, other));
 }
 

@@ -106,7 +106,8 @@ INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_g
       totals.eights[i / EIGHTS][i % EIGHTS] = (wide_vector){0};
     for (int64_t r = 0; r < span->rows; r++) {
       const int64_t at = l * span->line_stride + r * span->row_stride;
-      add_gradients(input_at(block->x, at), input_at(block->grad_y, at), scale, span->length,
+      const int64_t grad_y_at = l * block->grad_y_strides.line + r * block->grad_y_strides.row;
+      add_gradients(input_at(block->x, at), input_at(block->grad_y, grad_y_at), scale, span->length,
                     block->mean[l], block->rstd[l], &totals);
     }
     for (int s = 0; s < SUMS; s++) memcpy(eights[s] + 8 * l, totals.eights[s], 8 * sizeof(double));
@@ -146,15 +147,16 @@ INLINE void add_column_terms(const axn_gradient_block *block, const element *x,
                              int64_t columns, double totals[SUMS][AXN_LINE_ROOM]) {
   const vector none = {0};
   const bool whole = columns >= WIDTH;
-  const int64_t stride = block->span.row_stride;
+  const int64_t stride = block->span.row_stride, grad_y_stride = block->grad_y_strides.row;
   const vector mean = whole ? load(block->mean + j) : load_some(block->mean + j, columns, none);
   const vector rstd = whole ? load(block->rstd + j) : load_some(block->rstd + j, columns, none);
   vector centred = none, gradient = none, product = none;
-  for (int64_t r = 0, at = j; r < rows; r++, at += stride) {
-    fetch(x + at, TERMS * stride);
-    fetch(grad_y + at, TERMS * stride);
-    const vector value = whole ? load_elements(x + at) : load_some_elements(x + at, columns, none);
-    vector g = whole ? load_elements(grad_y + at) : load_some_elements(grad_y + at, columns, none);
+  x += j, grad_y += j;
+  for (int64_t r = 0; r < rows; r++, x += stride, grad_y += grad_y_stride) {
+    fetch(x, TERMS * stride);
+    fetch(grad_y, TERMS * grad_y_stride);
+    const vector value = whole ? load_elements(x) : load_some_elements(x, columns, none);
+    vector g = whole ? load_elements(grad_y) : load_some_elements(grad_y, columns, none);
     if (scale != NULL) g *= scale[r * block->parameter_stride];
     const vector e = (value - mean) * rstd;
     centred += e;
@@ -177,7 +179,7 @@ INLINE void sum_columns(const axn_gradient_block *given, bool weighted, axn_grad
   for (int64_t first = 0; first < span->rows; first += TERMS) {
     const int64_t rows = span->rows - first < TERMS ? span->rows - first : TERMS;
     const element *x = input_at(block.x, first * span->row_stride);
-    const element *grad_y = input_at(block.grad_y, first * span->row_stride);
+    const element *grad_y = input_at(block.grad_y, first * block.grad_y_strides.row);
     const float *scale = weighted ? block.scale + first * block.parameter_stride : NULL;
     int64_t j = 0;
     for (; j + WIDTH <= columns; j += WIDTH) {
@@ -283,8 +285,9 @@ INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scal
   for (int64_t r = 0; r < span->rows; r++) {
     for (int64_t l = 0; l < span->lines; l++) {
       const int64_t at = r * span->row_stride + l * span->line_stride;
+      const int64_t grad_y_at = r * block->grad_y_strides.row + l * block->grad_y_strides.line;
       const run_factors factors = gradient_factors_of(block, l, scale);
-      gradient_of_run(input_at(block->x, at), input_at(block->grad_y, at),
+      gradient_of_run(input_at(block->x, at), input_at(block->grad_y, grad_y_at),
                       output_at(block->grad_x, at), span->length, &factors, block->streams);
     }
   }
@@ -307,8 +310,10 @@ INLINE vector gradient_of_next(const axn_gradient_block *block, gradient_sequenc
 }
 
 /* Lines that follow each other without a gap, see apply_lines_in_sequence(). */
-INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t first, bool streams) {
-  const element *x = input_at(block->x, first), *grad_y = input_at(block->grad_y, first);
+INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r, bool streams) {
+  const int64_t first = r * block->span.row_stride;
+  const element *x = input_at(block->x, first);
+  const element *grad_y = input_at(block->grad_y, r * block->grad_y_strides.row);
   element *grad_x = output_at(block->grad_x, first);
   const int64_t length = block->span.length, total = block->span.lines * length;
   gradient_sequence at = {0, length, gradient_factors_of(block, 0, NULL)};
@@ -333,15 +338,15 @@ INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t first,
 }
 
 static void gradient_of_rows(const axn_gradient_block *block) {
-  if (!is_sequence(&block->span)) {
+  if (!is_sequence(&block->span, block->grad_y_strides.line)) {
     gradient_of_lines(block, NULL);
     return;
   }
   for (int64_t r = 0; r < block->span.rows; r++) {
     if (block->streams) {
-      gradient_in_sequence(block, r * block->span.row_stride, true);
+      gradient_in_sequence(block, r, true);
     } else {
-      gradient_in_sequence(block, r * block->span.row_stride, false);
+      gradient_in_sequence(block, r, false);
     }
   }
 }
@@ -377,12 +382,20 @@ INLINE column_factors factors_of_columns(const axn_gradient_block *block, int64_
                           load_some(block->constant + j, columns, none)};
 }
 
-/* The vector of a row at column `j`, or the first `columns` of it. `scale`: of the row, or null. */
-INLINE vector gradient_of_some_columns(const axn_gradient_block *block, int64_t row,
-                                       const float *scale, int64_t j, int64_t columns) {
+/* Where a row lies. */
+typedef struct gradient_row {
+  const element *x, *grad_y;
+  element *grad_x;
+  const float *scale; /* of the row, or null */
+} gradient_row;
+
+/* The vector of a row at column `j`, or the first `columns` of it. */
+INLINE vector gradient_of_some_columns(const axn_gradient_block *block, const gradient_row *row,
+                                       int64_t j, int64_t columns) {
   const vector none = {0};
   const column_factors factors = factors_of_columns(block, j, columns);
-  const element *x = input_at(block->x, row + j), *grad_y = input_at(block->grad_y, row + j);
+  const element *x = row->x + j, *grad_y = row->grad_y + j;
+  const float *scale = row->scale;
   const bool whole = columns >= WIDTH;
   const vector value = whole ? load_elements(x) : load_some_elements(x, columns, none);
   vector g = whole ? load_elements(grad_y) : load_some_elements(grad_y, columns, none);
@@ -391,25 +404,25 @@ INLINE vector gradient_of_some_columns(const axn_gradient_block *block, int64_t 
 }
 
 /* A row, see apply_row(). */
-INLINE void gradient_of_row(const axn_gradient_block *block, int64_t row, const float *scale,
+INLINE void gradient_of_row(const axn_gradient_block *block, const gradient_row *row,
                             bool streams) {
   const int64_t columns = block->span.lines;
-  element *grad_x = output_at(block->grad_x, row);
+  element *grad_x = row->grad_x;
   int64_t j = streams ? until_aligned(grad_x) : 0;
-  if (j > 0) store_some_elements(grad_x, j, gradient_of_some_columns(block, row, scale, 0, j));
+  if (j > 0) store_some_elements(grad_x, j, gradient_of_some_columns(block, row, 0, j));
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) {
-      some[v] = gradient_of_some_columns(block, row, scale, j + v * WIDTH, WIDTH);
+      some[v] = gradient_of_some_columns(block, row, j + v * WIDTH, WIDTH);
     }
     for (int v = 0; v < AT_ONCE; v++) put(grad_x + j + v * WIDTH, some[v], streams);
   }
   for (; j + WIDTH <= columns; j += WIDTH) {
-    put(grad_x + j, gradient_of_some_columns(block, row, scale, j, WIDTH), streams);
+    put(grad_x + j, gradient_of_some_columns(block, row, j, WIDTH), streams);
   }
   if (j < columns) {
     store_some_elements(grad_x + j, columns - j,
-                        gradient_of_some_columns(block, row, scale, j, columns - j));
+                        gradient_of_some_columns(block, row, j, columns - j));
   }
 }
 
@@ -418,13 +431,16 @@ INLINE void gradient_of_all_columns(const axn_gradient_block *given, bool weight
   const axn_gradient_block block = *given;
   const bool streams = block.streams && worth_streaming(block.grad_x, block.span.lines);
   for (int64_t r = 0; r < block.span.rows; r++) {
-    const float *scale = weighted ? block.scale + r * block.parameter_stride : NULL;
+    const int64_t at = r * block.span.row_stride;
+    const gradient_row row = {
+        input_at(block.x, at), input_at(block.grad_y, r * block.grad_y_strides.row),
+        output_at(block.grad_x, at), weighted ? block.scale + r * block.parameter_stride : NULL};
     if (weighted) {
-      gradient_of_row(&block, r * block.span.row_stride, scale, streams);
+      gradient_of_row(&block, &row, streams);
     } else if (streams) {
-      gradient_of_row(&block, r * block.span.row_stride, scale, true);
+      gradient_of_row(&block, &row, true);
     } else {
-      gradient_of_row(&block, r * block.span.row_stride, scale, false);
+      gradient_of_row(&block, &row, false);
     }
   }
 }
@@ -445,7 +461,7 @@ static void add_parameter_exactly(const axn_parameter_block *block, int64_t firs
   double scale = 0, shift = 0;
   for (int64_t r = first; r < first + rows; r++) {
     const double x = element_value(*input_at(block->x, r * block->row_stride + at));
-    const double g = element_value(*input_at(block->grad_y, r * block->row_stride + at));
+    const double g = element_value(*input_at(block->grad_y, r * block->grad_y_row_stride + at));
     scale += g * ((x - (double)block->mean[r]) * (double)block->rstd[r] - (double)block->centre[r]);
     shift += g;
   }
@@ -473,8 +489,8 @@ INLINE void add_parameters(const axn_parameter_block *block, int64_t first, int6
   const bool whole = columns == WIDTH;
   vector product = none, gradient = none;
   for (int64_t r = first; r < first + rows; r++) {
-    const int64_t row = r * block->row_stride + at;
-    const element *from = input_at(block->x, row), *gradients_from = input_at(block->grad_y, row);
+    const element *from = input_at(block->x, r * block->row_stride + at);
+    const element *gradients_from = input_at(block->grad_y, r * block->grad_y_row_stride + at);
     const vector x = whole ? load_elements(from) : load_some_elements(from, columns, none);
     const vector g =
         whole ? load_elements(gradients_from) : load_some_elements(gradients_from, columns, none);
