@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Views: the same runs on parts of larger tensors. Elements lie where strides say, in memory of NaN that must
+ * stay as it is; what comes out is compared with the oracle, and where the header says so with the bits of a
+ * dense tensor.
+ */
+#include "ended.h"
+
+#include <axisnorm/moments.h>
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "loops.h"
+
+/* Outputs go past the caches from `cache_bytes` on; null: as this machine has it. */
+#ifdef WRAPS_CACHE
+static const int64_t *cache_bytes;
+int64_t __real_axn_shared_cache_bytes(void);
+int64_t __wrap_axn_shared_cache_bytes(void);
+int64_t __wrap_axn_shared_cache_bytes(void) {
+  return cache_bytes ? *cache_bytes : __real_axn_shared_cache_bytes();
+}
+static void stream(int always) {
+  static const int64_t none = 0;
+  cache_bytes = always ? &none : NULL;
+}
+#else
+static void stream(int always) {
+  (void)always;
+}
+#endif
+
+static const axn_dtype TYPES[] = {AXN_FLOAT32, AXN_FLOAT64, AXN_BFLOAT16, AXN_FLOAT16};
+
+/* ---- strides ---- */
+
+/* Axes in the order of a layout, outermost first. */
+static int axis_at(const axn_desc *desc, axn_layout layout, int position) {
+  if (layout == AXN_CHANNELS_FIRST || position == 0) return position;
+  return position == desc->rank - 1 ? 1 : position + 1;
+}
+
+typedef enum view_kind {
+  VIEW_DENSE,    /* all zero */
+  VIEW_SAMPLES,  /* gaps between samples: a slice of channels where these come first */
+  VIEW_CHANNELS, /* every second channel, or a slice where they come last */
+  VIEW_BOTH,     /* every second channel of every second sample, or both slices */
+  VIEW_CROP,     /* gaps between all axes but the innermost */
+  VIEW_STEPS,    /* every third element */
+  VIEW_OTHER,    /* the other layout's strides */
+  VIEW_ANY,      /* axes in any order, with any gaps */
+  VIEW_KINDS
+} view_kind;
+
+/* From the innermost axis out; `gap[p]`: added to the stride of the axis at position p, in steps. */
+static void strides_of(const axn_desc *desc, const int order[5], const int64_t gap[5],
+                       int64_t strides[AXN_MAX_RANK]) {
+  int64_t next = 1;
+  for (int p = desc->rank - 1; p >= 0; p--) {
+    strides[order[p]] = next + gap[p];
+    next = strides[order[p]] * desc->shape[order[p]];
+  }
+}
+
+static void make_view(const axn_desc *desc, view_kind kind, randoms *source,
+                      int64_t strides[AXN_MAX_RANK]) {
+  const axn_layout other =
+      desc->layout == AXN_CHANNELS_FIRST ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST;
+  int order[5] = {0};
+  int64_t gap[5] = {0};
+  memset(strides, 0, AXN_MAX_RANK * sizeof *strides);
+  if (kind == VIEW_DENSE) return;
+  for (int p = 0; p < desc->rank; p++) {
+    order[p] = axis_at(desc, kind == VIEW_OTHER ? other : desc->layout, p);
+  }
+  const int last = desc->rank - 1;
+  int64_t positions = 1;
+  for (int k = 2; k < desc->rank; k++) positions *= desc->shape[k];
+  const int channels = desc->layout == AXN_CHANNELS_FIRST ? 1 : last - 1;
+  const int64_t between = desc->layout == AXN_CHANNELS_FIRST ? positions : 5;
+  if (kind == VIEW_SAMPLES || kind == VIEW_BOTH) gap[0] = 3 * positions;
+  if (kind == VIEW_CHANNELS || kind == VIEW_BOTH) gap[channels] += between;
+  for (int p = 0; p < desc->rank; p++) {
+    if (kind == VIEW_CROP && p < last) gap[p] += 3 + p;
+    if (kind == VIEW_STEPS && p == last) gap[p] += 2;
+    if (kind == VIEW_ANY) gap[p] = random_between(source, 0, 2) * random_between(source, 0, 9);
+  }
+  for (int p = last; kind == VIEW_ANY && p > 0; p--) {
+    const int swapped = (int)random_between(source, 0, p), kept = order[p];
+    order[p] = order[swapped];
+    order[swapped] = kept;
+  }
+  strides_of(desc, order, gap, strides);
+}
+
+static int is_view(const axn_desc *desc, const int64_t *strides) {
+  int given = 0;
+  for (int k = 0; k < desc->rank; k++) given |= strides[k] != 0;
+  return given;
+}
+
+/* Offsets of all elements, in the order of the dense layout. */
+static int64_t *offsets_of(const axn_desc *desc, const int64_t *given) {
+  int order[5] = {0};
+  int64_t dense[AXN_MAX_RANK] = {0}, index[5] = {0}, count = 1;
+  const int64_t none[5] = {0};
+  for (int p = 0; p < desc->rank; p++) order[p] = axis_at(desc, desc->layout, p);
+  for (int k = 0; k < desc->rank; k++) count *= desc->shape[k];
+  strides_of(desc, order, none, dense);
+  const int64_t *strides = is_view(desc, given) ? given : dense;
+  int64_t *offsets = malloc((size_t)(count + 1) * sizeof *offsets);
+  cr_assert(offsets);
+  for (int64_t e = 0; e < count; e++) {
+    offsets[e] = 0;
+    for (int k = 0; k < desc->rank; k++) offsets[e] += index[k] * strides[k];
+    for (int p = desc->rank - 1; p >= 0 && ++index[order[p]] == desc->shape[order[p]]; p--) {
+      index[order[p]] = 0;
+    }
+  }
+  return offsets;
+}
+
+/* ---- tensors of a view ---- */
+
+typedef struct side {
+  axn_dtype dtype;
+  int64_t count, span, margin; /* elements */
+  int64_t *offsets;
+} side;
+
+static side side_of(const buffers *own, const axn_desc *desc, const int64_t *strides, int64_t span,
+                    int64_t margin) {
+  side self = {own->dtype, own->info.elements, 1, margin, offsets_of(desc, strides)};
+  for (int64_t e = 0; e < self.count; e++) {
+    if (self.offsets[e] >= self.span) self.span = self.offsets[e] + 1;
+  }
+  cr_assert(span == self.span, "%s: spans %lld, not %lld", desc_text(desc), (long long)span,
+            (long long)self.span);
+  return self;
+}
+
+/* Memory of NaN with the values of a dense tensor in it, null: none; and its first element. */
+static unsigned char *spread(const side *self, const void *values) {
+  const size_t size = axn_dtype_size(self->dtype);
+  const size_t bytes = (size_t)(self->span + 2 * self->margin) * size;
+  unsigned char *memory = malloc(bytes);
+  cr_assert(memory);
+  memset(memory, 0xff, bytes);
+  for (int64_t e = 0; values && e < self->count; e++) {
+    memcpy(memory + (size_t)(self->margin + self->offsets[e]) * size,
+           (const unsigned char *)values + (size_t)e * size, size);
+  }
+  return memory;
+}
+
+static void *start_of(const side *self, unsigned char *memory) {
+  return memory ? memory + (size_t)self->margin * axn_dtype_size(self->dtype) : NULL;
+}
+
+/* The other way, and nothing else was touched. Frees the memory. */
+static void gather(const side *self, unsigned char *memory, void *values, const axn_desc *desc,
+                   const char *name) {
+  const size_t size = axn_dtype_size(self->dtype);
+  const size_t bytes = (size_t)(self->span + 2 * self->margin) * size;
+  for (int64_t e = 0; e < self->count; e++) {
+    unsigned char *at = memory + (size_t)(self->margin + self->offsets[e]) * size;
+    if (values) memcpy((unsigned char *)values + (size_t)e * size, at, size);
+    memset(at, 0xff, size);
+  }
+  cr_assert(memory[0] == 0xff && memcmp(memory, memory + 1, bytes - 1) == 0,
+            "%s: %s: a gap was written to", desc_text(desc), name);
+  free(memory);
+}
+
+/* ---- runs ---- */
+
+typedef struct views {
+  buffers own; /* dense, with the plan of the views */
+  const axn_desc *desc;
+  side x, y;
+  int in_place, threads;
+} views;
+
+static int same_strides(const axn_desc *desc) {
+  return memcmp(desc->x_strides, desc->y_strides, sizeof desc->x_strides) == 0;
+}
+
+static views views_of(const axn_desc *desc, axn_dtype dtype, axn_dtype parameters,
+                      int with_residual, int in_place) {
+  views self = {.own = buffers_of(desc, dtype, dtype, parameters, 0.5), .desc = desc};
+  self.own.with_residual = with_residual;
+  self.in_place = in_place && same_strides(desc);
+  const int64_t margin = in_place ? 0 : 67;
+  self.x = side_of(&self.own, desc, desc->x_strides, self.own.info.x_span, margin);
+  self.y = side_of(&self.own, desc, desc->y_strides, self.own.info.y_span, margin);
+  return self;
+}
+
+static void views_free(views *self) {
+  free(self->x.offsets);
+  free(self->y.offsets);
+  buffers_free(&self->own);
+}
+
+static void ok(const views *self, axn_status status, const axn_error *error) {
+  cr_assert(status == AXN_OK, "%s: %s", desc_text(self->desc), error->message);
+}
+
+static void run_inference(views *self) {
+  buffers *own = &self->own;
+  const int running = own->info.running_statistics > 0;
+  axn_error error = {AXN_OK, ""};
+  unsigned char *x = spread(&self->x, own->x);
+  unsigned char *residual = own->with_residual ? spread(&self->y, own->residual) : NULL;
+  unsigned char *y = self->in_place ? x : spread(&self->y, NULL);
+  axn_inference_args args = axn_inference_init();
+  args.x = start_of(&self->x, x), args.y = start_of(&self->y, y);
+  args.scale = own->scale, args.shift = own->shift, args.threads = self->threads;
+  args.running_mean = running ? own->running_mean : NULL;
+  args.running_variance = running ? own->running_variance : NULL;
+  args.residual = start_of(&self->y, residual), args.workspace = own->workspace;
+  args.workspace_size = own->info.inference_workspace;
+  ok(self, axn_forward_inference(own->plan, &args, &error), &error);
+  gather(&self->y, y, own->z, self->desc, "y of inference");
+  if (x != y) gather(&self->x, x, NULL, self->desc, "x");
+  if (residual) gather(&self->y, residual, NULL, self->desc, "residual");
+}
+
+/* In place of the residual, where there is one. */
+static void run_training(views *self) {
+  buffers *own = &self->own;
+  const int running = own->info.running_statistics > 0;
+  axn_error error = {AXN_OK, ""};
+  unsigned char *x = spread(&self->x, own->x);
+  unsigned char *residual = own->with_residual ? spread(&self->y, own->residual) : NULL;
+  unsigned char *y = residual ? residual : spread(&self->y, NULL);
+  axn_training_args args = axn_training_init();
+  args.x = start_of(&self->x, x), args.y = start_of(&self->y, y);
+  args.scale = own->scale, args.shift = own->shift, args.threads = self->threads;
+  args.mean = own->mean, args.rstd = own->rstd;
+  args.running_mean = running ? own->running_mean : NULL;
+  args.running_variance = running ? own->running_variance : NULL;
+  args.residual = start_of(&self->y, residual), args.workspace = own->workspace;
+  args.workspace_size = own->info.training_workspace;
+  ok(self, axn_forward_training(own->plan, &args, &error), &error);
+  gather(&self->y, y, own->y, self->desc, "y of training");
+  gather(&self->x, x, NULL, self->desc, "x");
+}
+
+/* `frozen`: through running statistics; without grad_scale and activation then without x. */
+static void run_backward(views *self, int frozen) {
+  buffers *own = &self->own;
+  const int ends = own->activation != AXN_ACTIVATION_NONE, needs_x = !frozen || ends;
+  axn_error error = {AXN_OK, ""};
+  unsigned char *x = needs_x ? spread(&self->x, own->x) : NULL;
+  unsigned char *grad_y = spread(&self->y, own->grad_y);
+  unsigned char *residual = own->with_residual ? spread(&self->y, own->residual) : NULL;
+  unsigned char *grad_x = self->in_place ? grad_y : spread(&self->x, NULL);
+  unsigned char *grad_residual = ends && own->with_residual ? spread(&self->y, NULL) : NULL;
+  axn_backward_args args = axn_backward_init();
+  args.x = start_of(&self->x, x), args.grad_y = start_of(&self->y, grad_y);
+  args.scale = own->scale, args.shift = own->shift, args.residual = start_of(&self->y, residual);
+  args.mean = frozen ? NULL : own->mean, args.rstd = frozen ? NULL : own->rstd;
+  args.running_mean = frozen ? own->running_mean : NULL;
+  args.running_variance = frozen ? own->running_variance : NULL;
+  args.grad_x = start_of(&self->x, grad_x), args.threads = self->threads;
+  args.grad_residual = start_of(&self->y, grad_residual);
+  args.grad_scale = needs_x ? own->grad_scale : NULL, args.grad_shift = own->grad_shift;
+  args.workspace = own->workspace, args.workspace_size = own->info.backward_workspace;
+  ok(self, axn_backward(own->plan, &args, &error), &error);
+  gather(&self->x, grad_x, own->grad_x, self->desc, "grad_x");
+  if (grad_residual)
+    gather(&self->y, grad_residual, own->grad_residual, self->desc, "grad_residual");
+  if (grad_y != grad_x) gather(&self->y, grad_y, NULL, self->desc, "grad_y");
+  if (x) gather(&self->x, x, NULL, self->desc, "x");
+  if (residual) gather(&self->y, residual, NULL, self->desc, "residual");
+}
+
+/* ---- against the oracle ---- */
+
+static void check_moments(views *self, const expected *due) {
+  const buffers *own = &self->own;
+  const int64_t s = own->info.statistics;
+  axn_moment_state state = axn_moment_state_init();
+  state.statistics = s, state.mean = typed_room(s, AXN_FLOAT64);
+  state.m2 = typed_room(s, AXN_FLOAT64);
+  unsigned char *x = spread(&self->x, own->x);
+  axn_error error = {AXN_OK, ""};
+  axn_moments_args args = axn_moments_init();
+  args.x = start_of(&self->x, x), args.state = &state, args.workspace = own->workspace;
+  args.workspace_size = own->info.training_workspace;
+  ok(self, axn_moments_reset(&state, &error), &error);
+  ok(self, axn_moments_accumulate(own->plan, &args, &error), &error);
+  for (int64_t k = 0; k < s && knows_mean(self->desc); k++) {
+    const double variance = state.m2[k] / (double)state.count;
+    cr_assert(fabs(state.mean[k] - due->forward.mean[k]) < 1e-6 &&
+                  fabs(variance - due->forward.variance[k]) < 1e-6 * (variance + 1e-6),
+              "%s: moments %lld", desc_text(self->desc), (long long)k);
+  }
+  gather(&self->x, x, NULL, self->desc, "x");
+  free(state.mean);
+  free(state.m2);
+}
+
+/* Without an activation: gradients of x and shift through constants. */
+static void check_frozen(views *self, const expected *due) {
+  buffers *own = &self->own;
+  const int64_t n = own->info.elements, r = own->info.running_statistics;
+  if (r == 0 || own->activation != AXN_ACTIVATION_NONE) return;
+  double *x = doubles_of(own->x, own->dtype, n), *grad_y = doubles_of(own->grad_y, own->dtype, n);
+  double *scale = doubles_of(own->scale, own->parameters, own->info.parameters);
+  double *mean = doubles_of(own->running_mean, own->reals, r);
+  double *variance = doubles_of(own->running_variance, own->reals, r);
+  oracle_backward backward = oracle_frozen_gradients(&due->sizes, x, grad_y, scale, mean, variance);
+  for (int64_t p = 0; p < own->info.parameters; p++) { /* not asked for */
+    backward.grad_scale[p] = typed_get(own->grad_scale, own->parameters, p);
+  }
+  run_backward(self, 1);
+  expect_gradients(own, self->desc, &backward);
+  oracle_backward_free(&backward);
+  double *const mine[] = {x, grad_y, scale, mean, variance};
+  for (int i = 0; i < 5; i++) free(mine[i]);
+}
+
+static void check_views(const axn_desc *given, axn_dtype dtype, int turn) {
+  axn_desc desc = *given;
+  const axn_dtype parameters = dtype == AXN_FLOAT64 ? dtype : AXN_FLOAT32;
+  desc.activation = (axn_activation)(turn % 7 % 6), desc.negative_slope = ENDED_SLOPE;
+  stream(turn / 2 % 2);
+  views self = views_of(&desc, dtype, parameters, turn % 3 == 0, turn % 2);
+  expected due = expect(&self.own, &desc);
+  run_inference(&self);
+  run_training(&self);
+  run_backward(&self, 0);
+  expect_runs(&self.own, &desc, &due);
+  check_frozen(&self, &due);
+  check_moments(&self, &due);
+  expected_free(&due);
+  views_free(&self);
+}
+
+/* Both sides the same one time in three, so that runs in place are among them. */
+static void set_views(axn_desc *desc, int turn, randoms *source) {
+  const int kind = turn % VIEW_KINDS, other = turn / VIEW_KINDS % VIEW_KINDS;
+  make_view(desc, (view_kind)kind, source, desc->x_strides);
+  make_view(desc, (view_kind)other, source, desc->y_strides);
+  if (turn % 3 == 0) memcpy(desc->y_strides, desc->x_strides, sizeof desc->y_strides);
+}
+
+Test(views, every_norm_type_and_kind) {
+  static const int64_t shape[5] = {4, 6, 3, 5, 7};
+  randoms source = randoms_from(test_seed(811));
+  axn_desc desc;
+  for (int i = 0, turn = 0; listed_desc(i, shape, &desc); i++) {
+    for (int k = 0; k < VIEW_KINDS + 3; k++, turn += 5) {
+      set_views(&desc, turn, &source);
+      check_views(&desc, TYPES[turn % 4], turn + k);
+    }
+  }
+}
+
+static int64_t elements_of(const axn_desc *desc) {
+  int64_t elements = 1;
+  for (int k = 0; k < desc->rank; k++) elements *= desc->shape[k];
+  return elements;
+}
+
+Test(views, every_way_through_the_engine) {
+  randoms source = randoms_from(test_seed(812));
+  axn_desc desc;
+  for (size_t i = 0; reaching_desc(i, &desc); i++) {
+    const int64_t elements = elements_of(&desc);
+    if (elements > 400000) continue;
+    for (int k = 0; k < (elements < 60000 ? 3 : 1); k++) {
+      const int turn = (int)i * 7 + k * 13;
+      set_views(&desc, turn, &source);
+      check_views(&desc, AXN_FLOAT32, turn);
+    }
+  }
+}
+
+Test(views, random_shapes) {
+  randoms source = randoms_from(test_seed(813));
+  for (int i = 0; i < 600; i++) {
+    axn_desc desc = random_desc(&source, 3000);
+    if (desc.momentum == AXN_MOMENTUM_CUMULATIVE) desc.momentum = 0.5;
+    if (desc.epsilon < 1e-6) desc.epsilon = 1e-5;
+    make_view(&desc, VIEW_ANY, &source, desc.x_strides);
+    make_view(&desc, i % 3 ? VIEW_ANY : VIEW_CROP, &source, desc.y_strides);
+    check_views(&desc, TYPES[i % 4], i);
+  }
+}
