@@ -27,7 +27,9 @@ typedef struct axn_buffer {
   const axn_view *view;    /* where its elements lie; null: one after the other */
 } axn_buffer;
 
-/* Null pointers, alignment, and overlap of anything written with anything else. */
+enum { AXN_MOST_BUFFERS = 16 };
+
+/* Null pointers, alignment, and overlap of anything written with anything else; of at most so many. */
 axn_status axn_check_buffers(const axn_buffer *buffers, int count, axn_error *error);
 
 axn_status axn_check_workspace(const void *workspace, size_t size, size_t needed, axn_error *error);

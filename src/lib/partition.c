@@ -387,6 +387,15 @@ static void set_unit_cells(axn_partition *partition, int64_t cells) {
   partition->units = partition->cells / partition->unit.extent * partition->along;
 }
 
+/* Values of a block of sums in the row family. Lines shorter than there are lanes, which views have, fill few
+ * of them: blocks are then so much shorter that no lane takes more terms. */
+static int64_t values_of_block(const axn_geometry *geometry) {
+  enum { LANES = 32 };
+  const int64_t lanes = smaller(LANES, geometry->sums.length.extent);
+  const int64_t most = AXN_WHOLE_VALUES / LANES * lanes, values = geometry->partition.values;
+  return values <= most ? AXN_WHOLE_VALUES : smaller(AXN_BLOCK_VALUES, most);
+}
+
 axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice) {
   axn_geometry geometry = {.partition = partition_of(axes)};
   axn_partition *partition = &geometry.partition;
@@ -394,8 +403,7 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
   geometry.sums = nest_of(&plain, &partition->unit, twice);
   geometry.lines = nest_of(&partition->axes, &partition->unit, twice);
   set_unit_cells(partition, choose_unit_cells(&geometry, threads, twice));
-  const int64_t whole = partition->values <= AXN_WHOLE_VALUES ? AXN_WHOLE_VALUES : AXN_BLOCK_VALUES;
-  cut(&geometry.sums, partition->unit_cells, whole);
+  cut(&geometry.sums, partition->unit_cells, values_of_block(&geometry));
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */
   cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells), AXN_LINES_VALUES);
   return geometry;
@@ -466,10 +474,17 @@ axn_place axn_unit_at(const axn_partition *partition, int64_t index) {
 axn_block axn_block_at(const axn_nest *nest, int64_t index) {
   if (nest->blocks == 1)
     return (axn_block){.rows = nest->row.extent, .length = nest->length.extent};
-  const int64_t along = index % nest->length_blocks * nest->block_length;
-  index /= nest->length_blocks;
-  const int64_t row = index % nest->row_blocks * nest->block_rows;
-  index /= nest->row_blocks;
+  /* Blocks may be small: no division that is not due. */
+  int64_t along = 0, row = index;
+  if (nest->length_blocks > 1) {
+    along = index % nest->length_blocks * nest->block_length;
+    row = index /= nest->length_blocks;
+  }
+  if (nest->outer.count > 0) {
+    row = index % nest->row_blocks;
+    index /= nest->row_blocks;
+  }
+  row *= nest->block_rows;
   axn_block block = {.parameter = along * nest->length.parameter + row * nest->row.parameter,
                      .rows = smaller(nest->block_rows, nest->row.extent - row),
                      .length = smaller(nest->block_length, nest->length.extent - along)};

@@ -138,13 +138,18 @@ static bool apart_in_period(const axn_view *a, const axn_view *b, int64_t limit,
   return reach_below(a, limit) < ahead && ahead + reach_below(b, limit) < period;
 }
 
+static bool is_dense(const axn_view *view) {
+  int64_t elements = 1;
+  for (int i = 0; i < view->count; i++) elements *= view->extent[i];
+  return elements == view->span;
+}
+
 bool axn_views_meet(const axn_view *a, const void *at_a, const axn_view *b, const void *at_b,
                     size_t element_size) {
   const uintptr_t start_a = (uintptr_t)at_a, start_b = (uintptr_t)at_b;
   const size_t span_a = (size_t)a->span * element_size, span_b = (size_t)b->span * element_size;
-  if (start_a < start_b ? start_b - start_a >= span_a : start_a - start_b >= span_b) return false;
-  if (axn_view_is_dense(a)) return axn_view_meets(b, at_b, element_size, at_a, span_a);
-  if (axn_view_is_dense(b)) return axn_view_meets(a, at_a, element_size, at_b, span_b);
+  if (is_dense(a)) return axn_view_meets(b, at_b, element_size, at_a, span_a);
+  if (is_dense(b)) return axn_view_meets(a, at_a, element_size, at_b, span_b);
   const int64_t size = (int64_t)element_size;
   const int64_t distance = start_a < start_b ? (int64_t)(start_b - start_a) / size
                                              : -((int64_t)(start_a - start_b) / size);

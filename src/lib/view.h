@@ -36,12 +36,6 @@ bool axn_views_meet(const axn_view *a, const void *at_a, const axn_view *b, cons
 bool axn_view_meets(const axn_view *view, const void *at, size_t element_size, const void *start,
                     size_t size);
 
-static inline bool axn_view_is_dense(const axn_view *view) {
-  int64_t elements = 1;
-  for (int i = 0; i < view->count; i++) elements *= view->extent[i];
-  return elements == view->span;
-}
-
 /* Whether every element has the same place in both. */
 bool axn_same_view(const axn_view *a, const axn_view *b);
 

@@ -36,13 +36,11 @@ typedef struct apply_place {
   int64_t at; /* of it, in what the ending's pointers point to */
 } apply_place;
 
-INLINE apply_place place_at(const axn_apply_block *block, int64_t r, int64_t l,
-                            const axn_ending *ending) {
-  const axn_span *span = &block->span;
-  const axn_strides *y = &block->y_strides;
-  return (apply_place){input_at(block->x, r * span->row_stride + l * span->line_stride),
-                       output_at(block->y, r * y->row + l * y->line),
-                       ending == NULL ? 0 : r * ending->strides.row + l * ending->strides.line};
+/* The beginning of a row. */
+INLINE apply_place place_at(const axn_apply_block *block, int64_t r, const axn_ending *ending) {
+  return (apply_place){input_at(block->x, r * block->span.row_stride),
+                       output_at(block->y, r * block->y_strides.row),
+                       ending == NULL ? 0 : r * ending->strides.row};
 }
 
 /* A vector of a run. */
@@ -126,10 +124,13 @@ INLINE void apply_lines(const axn_apply_block *block, const float *scale, const 
                         const axn_ending *ending) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
+    apply_place run = place_at(block, r, ending);
     for (int64_t l = 0; l < span->lines; l++) {
-      const apply_place run = place_at(block, r, l, ending);
       const apply_factors factors = factors_of_line(block, l, scale, shift);
       apply_run(&run, span->length, &factors, ending, block->streams);
+      run.x += span->line_stride;
+      run.y += block->y_strides.line;
+      if (ending != NULL) run.at += ending->strides.line;
     }
   }
 }
@@ -154,7 +155,7 @@ INLINE vector apply_next(const axn_apply_block *block, apply_sequence *at, const
 /* Lines that follow each other without a gap, no shorter than a vector, as one run of aligned vectors. */
 INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t r,
                                     const axn_ending *ending, bool streams) {
-  const apply_place run = place_at(block, r, 0, ending);
+  const apply_place run = place_at(block, r, ending);
   const int64_t length = block->span.length, total = block->span.lines * length;
   apply_sequence at = {0, length, factors_of_line(block, 0, NULL, NULL)};
   int64_t i = until_aligned(run.y);
@@ -297,7 +298,7 @@ INLINE void apply_all_columns(const axn_apply_block *block, const axn_ending *en
                               bool weighted) {
   const bool streams = block->streams && worth_streaming(block->y, block->span.lines);
   for (int64_t r = 0; r < block->span.rows; r++) {
-    const apply_place row = place_at(block, r, 0, ending);
+    const apply_place row = place_at(block, r, ending);
     const int64_t parameter = r * block->parameter_stride;
     const row_weights some = {weighted && block->scale != NULL ? block->scale[parameter] : 1,
                               weighted && block->shift != NULL ? block->shift[parameter] : 0};

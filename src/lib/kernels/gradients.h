@@ -104,11 +104,12 @@ INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_g
     gradient_totals totals;
     for (int i = 0; i < SUMS * EIGHTS; i++)
       totals.eights[i / EIGHTS][i % EIGHTS] = (wide_vector){0};
+    const element *x = input_at(block->x, l * span->line_stride);
+    const element *grad_y = input_at(block->grad_y, l * block->grad_y_strides.line);
     for (int64_t r = 0; r < span->rows; r++) {
-      const int64_t at = l * span->line_stride + r * span->row_stride;
-      const int64_t grad_y_at = l * block->grad_y_strides.line + r * block->grad_y_strides.row;
-      add_gradients(input_at(block->x, at), input_at(block->grad_y, grad_y_at), scale, span->length,
-                    block->mean[l], block->rstd[l], &totals);
+      add_gradients(x, grad_y, scale, span->length, block->mean[l], block->rstd[l], &totals);
+      x += span->row_stride;
+      grad_y += block->grad_y_strides.row;
     }
     for (int s = 0; s < SUMS; s++) memcpy(eights[s] + 8 * l, totals.eights[s], 8 * sizeof(double));
   }
@@ -283,12 +284,15 @@ INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t 
 INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scale) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
+    const element *x = input_at(block->x, r * span->row_stride);
+    const element *grad_y = input_at(block->grad_y, r * block->grad_y_strides.row);
+    element *grad_x = output_at(block->grad_x, r * span->row_stride);
     for (int64_t l = 0; l < span->lines; l++) {
-      const int64_t at = r * span->row_stride + l * span->line_stride;
-      const int64_t grad_y_at = r * block->grad_y_strides.row + l * block->grad_y_strides.line;
       const run_factors factors = gradient_factors_of(block, l, scale);
-      gradient_of_run(input_at(block->x, at), input_at(block->grad_y, grad_y_at),
-                      output_at(block->grad_x, at), span->length, &factors, block->streams);
+      gradient_of_run(x, grad_y, grad_x, span->length, &factors, block->streams);
+      x += span->line_stride;
+      grad_y += block->grad_y_strides.line;
+      grad_x += span->line_stride;
     }
   }
 }
