@@ -382,6 +382,19 @@ Test(views, every_way_through_the_engine) {
   }
 }
 
+/* So many samples that a matrix would be taken in bands: where gaps break its rows, it cannot be. */
+Test(views, rows_with_gaps) {
+  randoms source = randoms_from(test_seed(818));
+  for (int turn = 0; turn < 2 * VIEW_KINDS * VIEW_KINDS; turn++) {
+    const axn_norm norm = turn % 3 ? AXN_LAYER_NORM : AXN_RMS_NORM;
+    axn_desc desc = turn % 2 ? desc_of(norm, 40, 6, 20, 0, 0) : desc_of(norm, 50, 37, 0, 0, 0);
+    desc.parameters = AXN_PARAMETERS_PER_ELEMENT;
+    desc.layout = turn / 2 % 2 ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST;
+    set_views(&desc, turn / 2, &source);
+    check_views(&desc, TYPES[turn % 4], turn);
+  }
+}
+
 Test(views, random_shapes) {
   randoms source = randoms_from(test_seed(813));
   for (int i = 0; i < 600; i++) {
