@@ -108,7 +108,7 @@ typedef enum axn_status {
   AXN_ERROR_OVERLAP = 16,        /* an output that overlaps another buffer, other than in place */
   AXN_ERROR_STATISTICS = 17,     /* statistics given that do not fit together, or are missing */
   AXN_ERROR_STRATEGY = 18,       /* a strategy without a function, or that selects what cannot be */
-  AXN_ERROR_STRIDES = 19         /* a stride below 1, or strides with which elements would overlap */
+  AXN_ERROR_STRIDES = 19         /* a stride below 1, or strides that let elements overlap */
 } axn_status;
 
 /* A short English text for a status; never null. */
@@ -308,8 +308,9 @@ typedef struct axn_desc {
  *   `layout` says in which order statistics, and parameters per element, stand, whatever the strides.
  *   Speed is that of dense tensors, but for what the gaps take from caches, where the innermost axis of
  * the layout that is longer than 1 has stride 1 on both sides: spatial positions with channels first,
- * channels with channels last. Elsewhere (one channel of many in channels last, every second column) the
- * elements are taken one by one, which is several times slower.
+ * channels with channels last. Elsewhere (one channel of many in channels last, every second column, x and
+ * y in different layouts) elements are taken one by one, which takes ten to forty times as long where the
+ * data are in cache: there a copy is the faster way.
  *   Bits: forward's are those of the same values in a dense tensor where both sides have that stride 1, and
  * no gap in x's view lies between reduced axes that are neighbours in the layout (an axis of extent 1 does
  * not part neighbours): for batch and instance normalization with channels first a gap between channels or
@@ -367,9 +368,9 @@ typedef struct axn_plan_info {
                                    axn_moments_accumulate (moments.h) */
   size_t inference_workspace;   /* bytes that axn_forward_inference needs */
   size_t backward_workspace;    /* bytes that axn_backward needs */
-  int64_t x_span; /* elements from the first to the last of a tensor with x's strides, both included: what
-                     a buffer must have from its pointer on; `elements` where dense */
-  int64_t y_span; /* the same with y's strides */
+  /* Elements from the first to the last of a tensor with x's strides, and with y's, both included: what a
+   * buffer must have. `elements` where dense. */
+  int64_t x_span, y_span;
 } axn_plan_info;
 
 static inline axn_plan_info axn_plan_info_init(void) {
@@ -388,7 +389,7 @@ AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, 
  *   `running_statistics`, of float, or double where dtype is AXN_FLOAT64. Each is aligned to its
  *   element, no more. Pointers marked optional may be null. rstd is 1 / sqrt(variance + epsilon); for
  *   rms, with the mean of the squares in place of the variance, and the mean is 0. Statistics stand in
- *   x's order in memory: what reducing x's array along the reduced axes leaves.
+ *   the order of the layout: what reducing x's array along the reduced axes leaves.
  *   Outputs overlap no other buffer, but where it says `may be`: then it is the same address, with the same
  *   strides (AXN_ERROR_OVERLAP). What counts are elements: a view may lie in another's gaps, as two slices of
  *   channels do. Where two views of different strides are woven into each other so that neither a

@@ -18,7 +18,7 @@ typedef struct axn_view {
   int count; /* axes of extents above 1, the largest stride first */
   int64_t extent[AXN_MAX_RANK], stride[AXN_MAX_RANK];
   int axis[AXN_MAX_RANK]; /* of the descriptor */
-  int64_t span; /* elements from the first to the last, both included */
+  int64_t span;           /* elements from the first to the last, both included */
 } axn_view;
 
 /* The view of a descriptor whose shape is checked; a batch of no samples counts as one of one. `strides` is a
