@@ -309,8 +309,8 @@ typedef struct axn_desc {
  *   Speed is that of dense tensors, but for what the gaps take from caches, where the innermost axis of
  * the layout that is longer than 1 has stride 1 on both sides: spatial positions with channels first,
  * channels with channels last. Elsewhere (one channel of many in channels last, every second column, x and
- * y in different layouts) elements are taken one by one, which takes ten to forty times as long where the
- * data are in cache: there a copy is the faster way.
+ * y in different layouts) elements are taken one by one, which takes five to fifteen times as long where
+ * the data are in cache: there a copy is the faster way.
  *   Bits: forward's are those of the same values in a dense tensor where both sides have that stride 1, and
  * no gap in x's view lies between reduced axes that are neighbours in the layout (an axis of extent 1 does
  * not part neighbours): for batch and instance normalization with channels first a gap between channels or

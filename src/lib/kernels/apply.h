@@ -120,6 +120,29 @@ INLINE apply_factors factors_of_line(const axn_apply_block *block, int64_t line,
                          shift};
 }
 
+INLINE void apply_element(const axn_apply_block *block, int64_t r, int64_t l) {
+  const int64_t from = r * block->span.row_stride + l * block->span.line_stride;
+  const int64_t to = r * block->y_strides.row + l * block->y_strides.line;
+  const float x = (float)element_value(*input_at(block->x, from));
+  *output_at(block->y, to) =
+      nearest_element((x - block->mean[l]) * block->multiplier[l] + block->offset[l]);
+}
+
+/* Lines of one element each, which views have, in the order of memory. */
+static void apply_elements(const axn_apply_block *given) {
+  const axn_apply_block block = *given;
+  const axn_span *span = &block.span;
+  if (span->line_stride < span->row_stride) {
+    for (int64_t r = 0; r < span->rows; r++) {
+      for (int64_t l = 0; l < span->lines; l++) apply_element(&block, r, l);
+    }
+    return;
+  }
+  for (int64_t l = 0; l < span->lines; l++) {
+    for (int64_t r = 0; r < span->rows; r++) apply_element(&block, r, l);
+  }
+}
+
 INLINE void apply_lines(const axn_apply_block *block, const float *scale, const float *shift,
                         const axn_ending *ending) {
   const axn_span *span = &block->span;
@@ -210,6 +233,8 @@ static void apply_rows_and_end(const axn_apply_block *block) {
 static void apply_rows(const axn_apply_block *block) {
   if (axn_ends(&block->ending)) {
     apply_rows_and_end(block);
+  } else if (block->span.length == 1) {
+    apply_elements(block);
   } else {
     apply_all_rows(block, NULL);
   }

@@ -120,8 +120,34 @@ INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_g
   }
 }
 
+/* Lines of one element each, which views have: one after the other, as there are no lanes to fill. */
+static void sum_elements(const axn_gradient_block *given, axn_gradient_sums out) {
+  const axn_gradient_block block = *given;
+  for (int64_t l = 0; l < block.span.lines; l++) {
+    const float mean = block.mean[l], rstd = block.rstd[l];
+    const element *x = input_at(block.x, l * block.span.line_stride);
+    const element *grad_y = input_at(block.grad_y, l * block.grad_y_strides.line);
+    double centred = 0, gradient = 0, product = 0;
+    for (int64_t r = 0; r < block.span.rows; r++) {
+      const float e = ((float)element_value(*x) - mean) * rstd, g = (float)element_value(*grad_y);
+      centred += (double)e;
+      gradient += (double)g;
+      product += (double)(g * e);
+      x += block.span.row_stride;
+      grad_y += block.grad_y_strides.row;
+    }
+    out.centred[l] = centred;
+    out.gradient[l] = gradient;
+    out.product[l] = product;
+  }
+}
+
 static void gradient_sums_of_rows(const axn_gradient_block *block, axn_gradient_sums out) {
-  sum_lines(block, NULL, out);
+  if (block->span.length == 1) {
+    sum_elements(block, out);
+  } else {
+    sum_lines(block, NULL, out);
+  }
 }
 
 static void gradient_sums_weighted(const axn_gradient_block *block, axn_gradient_sums out) {
@@ -341,7 +367,35 @@ INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r, boo
   }
 }
 
+INLINE void gradient_of_element(const axn_gradient_block *block, int64_t r, int64_t l) {
+  const int64_t at = r * block->span.row_stride + l * block->span.line_stride;
+  const int64_t from = r * block->grad_y_strides.row + l * block->grad_y_strides.line;
+  const float x = (float)element_value(*input_at(block->x, at));
+  const float g = (float)element_value(*input_at(block->grad_y, from)) * block->from_gradient[l];
+  *output_at(block->grad_x, at) = nearest_element(
+      g + ((x - block->mean[l]) * block->rstd[l] * block->from_value[l] + block->constant[l]));
+}
+
+/* See apply_elements(). */
+static void gradient_of_elements(const axn_gradient_block *given) {
+  const axn_gradient_block block = *given;
+  const axn_span *span = &block.span;
+  if (span->line_stride < span->row_stride) {
+    for (int64_t r = 0; r < span->rows; r++) {
+      for (int64_t l = 0; l < span->lines; l++) gradient_of_element(&block, r, l);
+    }
+    return;
+  }
+  for (int64_t l = 0; l < span->lines; l++) {
+    for (int64_t r = 0; r < span->rows; r++) gradient_of_element(&block, r, l);
+  }
+}
+
 static void gradient_of_rows(const axn_gradient_block *block) {
+  if (block->span.length == 1) {
+    gradient_of_elements(block);
+    return;
+  }
   if (!is_sequence(&block->span, block->grad_y_strides.line)) {
     gradient_of_lines(block, NULL);
     return;
