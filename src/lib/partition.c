@@ -265,8 +265,9 @@ static int64_t rows_of_block(int64_t rows) {
   return smaller(AXN_BLOCK_ROWS, larger(LEAST, rows / BLOCKS));
 }
 
-/* `most`: values of a block in the row family. */
-static void cut(axn_nest *nest, int64_t lines, int64_t most) {
+/* `most`: values of a block in the row family. `widest`: lines of the largest unit that there could be, since
+ * how many rows a block has is not to depend on how units are shared. */
+static void cut(axn_nest *nest, int64_t lines, int64_t widest, int64_t most) {
   if (nest->form == AXN_FORM_COLUMNS) {
     nest->block_length = 1;
     nest->block_rows = even_piece(nest->row.extent, rows_of_block(nest->row.extent), 4);
@@ -278,7 +279,7 @@ static void cut(axn_nest *nest, int64_t lines, int64_t most) {
     const int64_t most_rows = nest->block_length < nest->length.extent ? 1 : nest->row.extent;
     if (nest->lines_first) {
       nest->block_lines = most_lines;
-      nest->block_rows = smaller(most_rows, larger(1, fit / nest->block_lines));
+      nest->block_rows = smaller(most_rows, larger(1, fit / smaller(widest, AXN_MOST_ROWS)));
     } else {
       nest->block_rows = smaller(most_rows, fit);
       nest->block_lines = smaller(most_lines, larger(1, fit / nest->block_rows));
@@ -403,9 +404,11 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
   geometry.sums = nest_of(&plain, &partition->unit, twice);
   geometry.lines = nest_of(&partition->axes, &partition->unit, twice);
   set_unit_cells(partition, choose_unit_cells(&geometry, threads, twice));
-  cut(&geometry.sums, partition->unit_cells, values_of_block(&geometry));
+  const int64_t widest = smaller(partition->unit.extent, most_cells(&geometry));
+  cut(&geometry.sums, partition->unit_cells, widest, values_of_block(&geometry));
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */
-  cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells), AXN_LINES_VALUES);
+  cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells),
+      axn_lines_of(&geometry.lines, widest), AXN_LINES_VALUES);
   return geometry;
 }
 
@@ -428,7 +431,7 @@ axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
   *nest = plain_columns(&partition->unit);
   nest->outer = reduced_of(&partition->axes);
   if (nest->outer.count > 0) nest->row = nest->outer.axis[--nest->outer.count];
-  cut(nest, partition->unit_cells, AXN_BLOCK_VALUES);
+  cut(nest, partition->unit_cells, partition->unit_cells, AXN_BLOCK_VALUES);
   return geometry;
 }
 
@@ -441,7 +444,7 @@ axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes) {
   *nest = (axn_nest){.form = AXN_FORM_ROWS, .fold = 1, .lines_per_cell = 1, .row = {.extent = 1}};
   nest->outer = reduced_of(&partition->axes);
   nest->length = nest->outer.axis[--nest->outer.count];
-  cut(nest, 1, AXN_STATISTICS_VALUES);
+  cut(nest, 1, 1, AXN_STATISTICS_VALUES);
   return geometry;
 }
 
