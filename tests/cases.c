@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- random numbers ---- */
 
@@ -266,8 +267,19 @@ int listed_desc(int i, const int64_t shape[5], axn_desc *desc) {
   return 0;
 }
 
+/* Strides of a view; nothing where dense. */
+static void add_strides(char *text, size_t size, const char *name, const int64_t *strides,
+                        int rank) {
+  size_t used = strlen(text);
+  int given = 0;
+  for (int k = 0; k < rank && k < 5; k++) given |= strides[k] != 0;
+  for (int k = 0; given && k < rank && k < 5 && used < size; k++) {
+    used += (size_t)snprintf(text + used, size - used, "%s%" PRId64, k ? "," : name, strides[k]);
+  }
+}
+
 const char *desc_text(const axn_desc *desc) {
-  static _Thread_local char text[320];
+  static _Thread_local char text[640];
   static const char *const names[] = {"?",     "batch", "layer",      "instance",
                                       "group", "rms",   "positional", "ghost"};
   char shape[96];
@@ -289,5 +301,7 @@ const char *desc_text(const axn_desc *desc) {
            desc->epsilon, desc->momentum,
            desc->running_variance == AXN_RUNNING_VARIANCE_BIASED ? "biased" : "unbiased",
            (int)desc->isa);
+  add_strides(text, sizeof text, " x_strides=", desc->x_strides, desc->rank);
+  add_strides(text, sizeof text, " y_strides=", desc->y_strides, desc->rank);
   return text;
 }

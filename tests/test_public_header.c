@@ -32,7 +32,8 @@ Test(public_header, status_numbers) {
                         AXN_ERROR_ALIGNMENT,
                         AXN_ERROR_OVERLAP,
                         AXN_ERROR_STATISTICS,
-                        AXN_ERROR_STRATEGY};
+                        AXN_ERROR_STRATEGY,
+                        AXN_ERROR_STRIDES};
   for (int i = 0; i < (int)(sizeof pinned / sizeof pinned[0]); i++) cr_assert(pinned[i] == i);
 }
 
@@ -54,7 +55,9 @@ Test(public_header, defaults) {
   cr_assert(desc.struct_size == sizeof desc);
   cr_assert(desc.norm == AXN_BATCH_NORM && desc.dtype == AXN_FLOAT32);
   cr_assert(desc.layout == AXN_CHANNELS_FIRST && desc.rank == 0);
-  for (int k = 0; k < AXN_MAX_RANK; k++) cr_assert(desc.shape[k] == 0);
+  for (int k = 0; k < AXN_MAX_RANK; k++) {
+    cr_assert(desc.shape[k] == 0 && desc.x_strides[k] == 0 && desc.y_strides[k] == 0);
+  }
   cr_assert(desc.groups == 0 && desc.axis == 1);
   cr_assert(desc.parameters == AXN_PARAMETERS_PER_CHANNEL);
   cr_assert(desc.epsilon == 1e-5 && desc.momentum == 0.1);

@@ -2,6 +2,7 @@
 /* The same bits for every number of threads, every parallel loop and every instruction set. */
 #include "check.h"
 #include "loops.h"
+#include "typed.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>
@@ -310,5 +311,35 @@ Test(threads, one_plan_at_the_same_time) {
   for (size_t i = 0; chosen_desc(i, &desc); i += 3) {
     desc.threads = (int)(i % 3);
     check_shared_plan(&desc, i);
+  }
+}
+
+/* Of float64, whose sums are not rounded to float before they are seen: how units are shared must not
+ * show in the order of additions. */
+static void frozen_float64(const axn_desc *given, int threads, double *scale, double *shift) {
+  axn_desc desc = *given;
+  desc.threads = threads;
+  buffers own = buffers_of(&desc, AXN_FLOAT64, AXN_FLOAT64, AXN_FLOAT64, 0.5);
+  axn_backward_args args = axn_backward_init();
+  args.x = own.x, args.grad_y = own.grad_y, args.grad_x = own.grad_x;
+  args.running_mean = own.running_mean, args.running_variance = own.running_variance;
+  args.grad_scale = scale, args.grad_shift = shift;
+  args.workspace = own.workspace, args.workspace_size = own.info.backward_workspace;
+  cr_assert(axn_backward(own.plan, &args, NULL) == AXN_OK);
+  buffers_free(&own);
+}
+
+Test(threads, frozen_gradients_of_float64) {
+  enum { CHANNELS = 96 };
+  double scale[2][CHANNELS], shift[2][CHANNELS];
+  for (int64_t n = 3; n < 70; n += 9) {
+    axn_desc desc = desc_of(n % 2 ? AXN_BATCH_NORM : AXN_INSTANCE_NORM, n, CHANNELS, 5, 7, 0);
+    frozen_float64(&desc, 1, scale[0], shift[0]);
+    for (int i = 1; i < COUNT_OF_COUNTS; i++) {
+      frozen_float64(&desc, COUNTS[i], scale[1], shift[1]);
+      cr_assert(memcmp(scale[0], scale[1], sizeof scale[0]) == 0 &&
+                    memcmp(shift[0], shift[1], sizeof shift[0]) == 0,
+                "%s: %d threads", desc_text(&desc), COUNTS[i]);
+    }
   }
 }

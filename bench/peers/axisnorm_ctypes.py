@@ -60,6 +60,8 @@ class Desc(_Sized):
         ("parameter_dtype", c_int),
         ("activation", c_int),
         ("negative_slope", c_double),
+        ("x_strides", c_int64 * MAX_RANK),
+        ("y_strides", c_int64 * MAX_RANK),
     ]
 
 
@@ -80,6 +82,8 @@ class PlanInfo(_Sized):
         ("training_workspace", c_size_t),
         ("inference_workspace", c_size_t),
         ("backward_workspace", c_size_t),
+        ("x_span", c_int64),
+        ("y_span", c_int64),
     ]
 
 

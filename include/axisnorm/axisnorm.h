@@ -107,7 +107,8 @@ typedef enum axn_status {
   AXN_ERROR_ALIGNMENT = 15,      /* a buffer not aligned to its element type */
   AXN_ERROR_OVERLAP = 16,        /* an output that overlaps another buffer, other than in place */
   AXN_ERROR_STATISTICS = 17,     /* statistics given that do not fit together, or are missing */
-  AXN_ERROR_STRATEGY = 18        /* a strategy without a function, or that selects what cannot be */
+  AXN_ERROR_STRATEGY = 18,       /* a strategy without a function, or that selects what cannot be */
+  AXN_ERROR_STRIDES = 19         /* a stride below 1, or strides that let elements overlap */
 } axn_status;
 
 /* A short English text for a status; never null. */
@@ -149,7 +150,8 @@ typedef enum axn_dtype {
 AXN_API size_t axn_dtype_size(axn_dtype dtype);
 AXN_API const char *axn_dtype_name(axn_dtype dtype);
 
-/* Order of the axes in memory, dense. Shapes are always written N, C, spatial axes. */
+/* Order of the axes in memory: dense, or with the strides of a view. Shapes are always written N, C,
+ * spatial axes. */
 typedef enum axn_layout {
   AXN_CHANNELS_FIRST = 1, /* N C H W */
   AXN_CHANNELS_LAST = 2   /* N H W C */
@@ -287,7 +289,35 @@ typedef struct axn_desc {
   axn_dtype parameter_dtype; /* of scale, shift and their gradients: dtype or float32; 0: dtype */
   axn_activation activation; /* fused into every pass */
   double negative_slope;     /* leaky ReLU only, else ignored: finite; a float but for float64 */
+  /* Views: parts of larger tensors, without a copy. Strides in elements, in the order of shape; all zero:
+   * dense, in `layout`. What they take and cost: below. */
+  int64_t x_strides[AXN_MAX_RANK]; /* of x and grad_x */
+  int64_t y_strides[AXN_MAX_RANK]; /* of y, grad_y, residual and grad_residual */
 } axn_desc;
+
+/*
+ * Views. A pointer to x is one to its first element; the element at index (n, c, ...) lies at
+ * n * x_strides[0] + c * x_strides[1] + ... from there. So the channels from 64 on of a dense
+ * N x 128 x H x W tensor are x + 64 * H * W with strides 128 * H * W, H * W, W, 1; in channels last, where
+ * the channels of a pixel are neighbours, they are x + 64 with strides H * W * 128, 1, W * 128, 128.
+ * Each side, x's and y's, is dense or a view by itself, and nothing of a view's gaps is read or written.
+ *   Strides are positive, and sorted by size each is beyond all that the smaller ones span, so that no two
+ * elements can meet: every slice, crop, step or transposition of a dense tensor, no broadcast and no
+ * window that slides. Those of axes of extent 1, or 0, are ignored. (AXN_ERROR_STRIDES; AXN_ERROR_OVERFLOW
+ * where the whole is too far.)
+ *   `layout` says in which order statistics, and parameters per element, stand, whatever the strides.
+ *   Speed is that of dense tensors, but for what the gaps take from caches, where the innermost axis of
+ * the layout that is longer than 1 has stride 1 on both sides: spatial positions with channels first,
+ * channels with channels last. Elsewhere (one channel of many in channels last, every second column, x and
+ * y in different layouts) elements are taken one by one, which takes five to fifteen times as long where
+ * the data are in cache: there a copy is the faster way.
+ *   Bits: forward's are those of the same values in a dense tensor where both sides have that stride 1, and
+ * no gap in x's view lies between reduced axes that are neighbours in the layout (an axis of extent 1 does
+ * not part neighbours): for batch and instance normalization with channels first a gap between channels or
+ * samples changes nothing, for layer normalization over C, H, W one between samples. Elsewhere, and in
+ * backward, the same values may be summed in another order, within the same bounds; that order follows
+ * from shape and strides alone.
+ */
 
 static inline axn_desc axn_desc_init(void) {
   axn_desc desc;
@@ -338,6 +368,9 @@ typedef struct axn_plan_info {
                                    axn_moments_accumulate (moments.h) */
   size_t inference_workspace;   /* bytes that axn_forward_inference needs */
   size_t backward_workspace;    /* bytes that axn_backward needs */
+  /* Elements from the first to the last of a tensor with x's strides, and with y's, both included: what a
+   * buffer must have. `elements` where dense. */
+  int64_t x_span, y_span;
 } axn_plan_info;
 
 static inline axn_plan_info axn_plan_info_init(void) {
@@ -351,14 +384,16 @@ AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, 
 
 /*
  * Common to the three runs below:
- *   x, y, residual and their gradients hold `elements` values of the plan's dtype; scale, shift and
- *   their gradients `parameters`, of its parameter_dtype; mean and rstd `statistics`, the running ones
+ *   x, y, residual and their gradients hold `elements` values of the plan's dtype, with the strides of
+ *   their side; scale, shift and their gradients `parameters`, of its parameter_dtype; mean and rstd `statistics`, the running ones
  *   `running_statistics`, of float, or double where dtype is AXN_FLOAT64. Each is aligned to its
  *   element, no more. Pointers marked optional may be null. rstd is 1 / sqrt(variance + epsilon); for
  *   rms, with the mean of the squares in place of the variance, and the mean is 0. Statistics stand in
- *   x's order in memory: what reducing x's array along the reduced axes leaves.
- *   Outputs overlap no other buffer, but where it says `may be`: then it is the same address
- *   (AXN_ERROR_OVERLAP).
+ *   the order of the layout: what reducing x's array along the reduced axes leaves.
+ *   Outputs overlap no other buffer, but where it says `may be`: then it is the same address, with the same
+ *   strides (AXN_ERROR_OVERLAP). What counts are elements: a view may lie in another's gaps, as two slices of
+ *   channels do. Where two views of different strides are woven into each other so that neither a
+ *   common period nor a dense stretch tells them apart, they count as overlapping.
  *   workspace: at least the plan's size for this run, of any alignment; its contents mean nothing
  *   before or after. May be null where that size is 0.
  *   threads: for this call in place of the plan's number; 0 leaves the plan's.

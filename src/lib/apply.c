@@ -65,14 +65,14 @@ static void apply_line_by_line(const axn_apply_run *run, const apply_step *step,
     const double rstd = step->statistics->rstd[cell], mean = step->statistics->mean[cell];
     const size_t size = run->plan->element_size, real = axn_real_size(run->plan->doubles);
     axn_apply_block line = *block;
-    line.x = axn_input_at(block->x, axn_line_offset(nest, l), size);
-    line.y = axn_output_at(block->y, axn_line_offset(nest, l), size);
-    line.ending = axn_ending_at(&block->ending, axn_line_offset(nest, l), size);
+    line.x = axn_input_at(block->x, axn_line_offset(nest, l, AXN_SIDE_X), size);
+    line.y = axn_output_at(block->y, axn_line_offset(nest, l, run->y_side), size);
+    line.ending = axn_ending_at(&block->ending, axn_line_offset(nest, l, AXN_SIDE_Y), size);
     line.mean += entry;
     line.multiplier += entry;
     line.offset += entry;
     if (is_narrow(run, &line, mean, rstd)) {
-      line.span = axn_apply_span(nest, &step->at, 1);
+      line.span = axn_apply_span(nest, &step->at, 1, AXN_SIDE_X);
       run->plan->kernels->apply[nest->form](&line);
       continue;
     }
@@ -82,7 +82,8 @@ static void apply_line_by_line(const axn_apply_run *run, const apply_step *step,
                                  .out = line.y,
                                  .rows = step->at.rows,
                                  .columns = step->at.length * nest->fold,
-                                 .row_stride = nest->row.tensor,
+                                 .row_stride = line.span.row_stride,
+                                 .out_row_stride = line.y_strides.row,
                                  .scale = axn_input_at(run->scale, parameter, real),
                                  .shift = axn_input_at(run->shift, parameter, real),
                                  .parameter_row = nest->row.parameter,
@@ -96,16 +97,21 @@ static void apply_line_by_line(const axn_apply_run *run, const apply_step *step,
 
 static void apply_block(const axn_apply_run *run, const apply_step *step, int64_t lines) {
   const axn_nest *nest = &run->geometry->lines;
-  const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
+  int64_t start[AXN_SIDES];
+  for (int side = 0; side < AXN_SIDES; side++) {
+    start[side] = axn_block_offset(nest, step->unit, &step->at, step->first, (axn_side)side);
+  }
   const size_t size = run->plan->element_size;
-  axn_apply_block block = {.x = axn_input_at(run->x, start, size),
-                           .y = axn_output_at(run->y, start, size),
-                           .span = axn_apply_span(nest, &step->at, lines),
+  axn_apply_block block = {.x = axn_input_at(run->x, start[AXN_SIDE_X], size),
+                           .y = axn_output_at(run->y, start[run->y_side], size),
+                           .span = axn_apply_span(nest, &step->at, lines, AXN_SIDE_X),
+                           .y_strides = axn_strides_of(nest, run->y_side),
                            .mean = step->factors->mean,
                            .multiplier = step->factors->multiplier,
                            .offset = step->factors->offset,
-                           .ending = axn_ending_at(&run->ending, start, size),
+                           .ending = axn_ending_at(&run->ending, start[AXN_SIDE_Y], size),
                            .streams = run->streams};
+  block.ending.strides = axn_strides_of(nest, AXN_SIDE_Y);
   if (nest->weighted) {
     block.parameter_stride = nest->row.parameter;
     const int64_t parameter =

@@ -13,6 +13,7 @@ typedef struct axn_apply_run {
   const axn_geometry *geometry;
   const void *x;
   void *y;
+  axn_side y_side;           /* how y lies; what it ends with lies as y does in forward */
   const void *scale, *shift; /* reals; may be null */
   axn_ending ending;
   bool streams; /* y goes past the caches */

@@ -25,26 +25,36 @@ static axn_status check_running(const axn_plan *plan, const void *mean, const vo
   return check_pair("running_mean", mean, "running_variance", variance, error);
 }
 
+/* A tensor of this side. */
+static axn_buffer tensor_of(const axn_plan *plan, const char *name, const void *start,
+                            axn_side side, bool required, bool written, const char *in_place_of,
+                            const char *or_of) {
+  return (axn_buffer){name,    start,       plan->elements, plan->element_size, required,
+                      written, in_place_of, or_of,          &plan->views[side]};
+}
+
 /* ---- training ---- */
 
 static axn_status check_training_buffers(const axn_plan *plan, const axn_training_args *args,
                                          axn_error *error) {
-  const size_t value = plan->element_size, real = axn_real_size(plan->doubles);
+  const size_t real = axn_real_size(plan->doubles);
   const size_t parameter = axn_parameter_size(plan);
   const int64_t statistics = axn_statistics(plan);
   const bool counted = args->running_mean != NULL && plan->desc.momentum == AXN_MOMENTUM_CUMULATIVE;
   const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, true, false, NULL, NULL},
-      {"y", args->y, plan->elements, value, true, true, "x", "residual"},
-      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL},
-      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL},
-      {"mean", args->mean, statistics, real, false, true, NULL, NULL},
-      {"rstd", args->rstd, statistics, real, false, true, NULL, NULL},
-      {"running_mean", args->running_mean, plan->running, real, false, true, NULL, NULL},
-      {"running_variance", args->running_variance, plan->running, real, false, true, NULL, NULL},
-      {"residual", args->residual, plan->elements, value, false, false, NULL, NULL},
-      {"batch_count", args->batch_count, 1, sizeof(int64_t), counted, true, NULL, NULL},
-      {"workspace", args->workspace, (int64_t)axn_training_bytes(plan), 1, false, true, NULL, NULL},
+      tensor_of(plan, "x", args->x, AXN_SIDE_X, true, false, NULL, NULL),
+      tensor_of(plan, "y", args->y, AXN_SIDE_Y, true, true, "x", "residual"),
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL, NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL, NULL},
+      {"mean", args->mean, statistics, real, false, true, NULL, NULL, NULL},
+      {"rstd", args->rstd, statistics, real, false, true, NULL, NULL, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, true, NULL, NULL, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, true, NULL, NULL,
+       NULL},
+      tensor_of(plan, "residual", args->residual, AXN_SIDE_Y, false, false, NULL, NULL),
+      {"batch_count", args->batch_count, 1, sizeof(int64_t), counted, true, NULL, NULL, NULL},
+      {"workspace", args->workspace, (int64_t)axn_training_bytes(plan), 1, false, true, NULL, NULL,
+       NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }
@@ -80,17 +90,18 @@ axn_status axn_read_training(const axn_plan *plan, const axn_training_args *thei
 
 static axn_status check_inference_buffers(const axn_plan *plan, const axn_inference_args *args,
                                           size_t workspace, axn_error *error) {
-  const size_t value = plan->element_size, real = axn_real_size(plan->doubles);
+  const size_t real = axn_real_size(plan->doubles);
   const size_t parameter = axn_parameter_size(plan);
   const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, true, false, NULL, NULL},
-      {"y", args->y, plan->elements, value, true, true, "x", "residual"},
-      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL},
-      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL},
-      {"running_mean", args->running_mean, plan->running, real, false, false, NULL, NULL},
-      {"running_variance", args->running_variance, plan->running, real, false, false, NULL, NULL},
-      {"residual", args->residual, plan->elements, value, false, false, NULL, NULL},
-      {"workspace", args->workspace, (int64_t)workspace, 1, false, true, NULL, NULL},
+      tensor_of(plan, "x", args->x, AXN_SIDE_X, true, false, NULL, NULL),
+      tensor_of(plan, "y", args->y, AXN_SIDE_Y, true, true, "x", "residual"),
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL, NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, false, NULL, NULL, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, false, NULL, NULL,
+       NULL},
+      tensor_of(plan, "residual", args->residual, AXN_SIDE_Y, false, false, NULL, NULL),
+      {"workspace", args->workspace, (int64_t)workspace, 1, false, true, NULL, NULL, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }
@@ -157,25 +168,27 @@ static axn_status check_backward_ending(const axn_plan *plan, const axn_backward
 
 static axn_status check_backward_buffers(const axn_plan *plan, const axn_backward_args *args,
                                          axn_error *error) {
-  const size_t value = plan->element_size, real = axn_real_size(plan->doubles);
+  const size_t real = axn_real_size(plan->doubles);
   const size_t parameter = axn_parameter_size(plan);
   const bool needs_x = args->rstd != NULL || args->grad_scale != NULL;
   const int64_t statistics = axn_statistics(plan);
   const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, value, needs_x, false, NULL, NULL},
-      {"grad_y", args->grad_y, plan->elements, value, true, false, NULL, NULL},
-      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL},
-      {"mean", args->mean, statistics, real, false, false, NULL, NULL},
-      {"rstd", args->rstd, statistics, real, false, false, NULL, NULL},
-      {"running_mean", args->running_mean, plan->running, real, false, false, NULL, NULL},
-      {"running_variance", args->running_variance, plan->running, real, false, false, NULL, NULL},
-      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL},
-      {"residual", args->residual, plan->elements, value, false, false, NULL, NULL},
-      {"grad_x", args->grad_x, plan->elements, value, false, true, "grad_y", NULL},
-      {"grad_residual", args->grad_residual, plan->elements, value, false, true, NULL, NULL},
-      {"grad_scale", args->grad_scale, plan->parameters, parameter, false, true, NULL, NULL},
-      {"grad_shift", args->grad_shift, plan->parameters, parameter, false, true, NULL, NULL},
-      {"workspace", args->workspace, (int64_t)axn_backward_bytes(plan), 1, false, true, NULL, NULL},
+      tensor_of(plan, "x", args->x, AXN_SIDE_X, needs_x, false, NULL, NULL),
+      tensor_of(plan, "grad_y", args->grad_y, AXN_SIDE_Y, true, false, NULL, NULL),
+      {"scale", args->scale, plan->parameters, parameter, false, false, NULL, NULL, NULL},
+      {"mean", args->mean, statistics, real, false, false, NULL, NULL, NULL},
+      {"rstd", args->rstd, statistics, real, false, false, NULL, NULL, NULL},
+      {"running_mean", args->running_mean, plan->running, real, false, false, NULL, NULL, NULL},
+      {"running_variance", args->running_variance, plan->running, real, false, false, NULL, NULL,
+       NULL},
+      {"shift", args->shift, plan->parameters, parameter, false, false, NULL, NULL, NULL},
+      tensor_of(plan, "residual", args->residual, AXN_SIDE_Y, false, false, NULL, NULL),
+      tensor_of(plan, "grad_x", args->grad_x, AXN_SIDE_X, false, true, "grad_y", NULL),
+      tensor_of(plan, "grad_residual", args->grad_residual, AXN_SIDE_Y, false, true, NULL, NULL),
+      {"grad_scale", args->grad_scale, plan->parameters, parameter, false, true, NULL, NULL, NULL},
+      {"grad_shift", args->grad_shift, plan->parameters, parameter, false, true, NULL, NULL, NULL},
+      {"workspace", args->workspace, (int64_t)axn_backward_bytes(plan), 1, false, true, NULL, NULL,
+       NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }

@@ -71,13 +71,16 @@ static void find_values(const axn_backward_run *run, const axn_place *unit,
 /* Constant statistics: grad_x = grad_y * rstd * scale, which is an apply with mean and offset 0. */
 static void apply_frozen(const axn_backward_run *run, const axn_gradient_block *block) {
   static const float zeros[AXN_LINE_ROOM] = {0};
-  const axn_apply_block apply = {.x = block->grad_y,
-                                 .y = block->grad_x,
-                                 .span = block->span,
-                                 .mean = zeros,
-                                 .multiplier = block->from_gradient,
-                                 .offset = zeros,
-                                 .streams = block->streams};
+  axn_apply_block apply = {.x = block->grad_y,
+                           .y = block->grad_x,
+                           .span = block->span,
+                           .y_strides = axn_strides_of(&run->geometry->lines, AXN_SIDE_X),
+                           .mean = zeros,
+                           .multiplier = block->from_gradient,
+                           .offset = zeros,
+                           .streams = block->streams};
+  apply.span.line_stride = block->grad_y_strides.line;
+  apply.span.row_stride = block->grad_y_strides.row;
   run->plan->kernels->apply[run->geometry->lines.form](&apply);
 }
 
@@ -86,7 +89,9 @@ static axn_wide_block widen_with_scale(const axn_backward_run *run, const axn_ba
                                        const axn_gradient_block *block, int64_t line) {
   const axn_nest *nest = &run->geometry->lines;
   axn_wide_block wide = axn_widen(run, step, block, line);
-  wide.out = axn_output_at(block->grad_x, axn_line_offset(nest, line), run->plan->element_size);
+  wide.out = axn_output_at(block->grad_x, axn_line_offset(nest, line, AXN_SIDE_X),
+                           run->plan->element_size);
+  wide.out_row_stride = nest->row.tensor[AXN_SIDE_X];
   wide.scale = axn_input_at(run->scale, axn_step_parameter(run, step, line),
                             axn_real_size(run->plan->doubles));
   wide.parameter_row = nest->row.parameter;
@@ -99,6 +104,7 @@ static void apply_frozen_wide(const axn_backward_run *run, const axn_backward_st
                               const axn_gradient_block *block, int64_t line) {
   axn_wide_block wide = widen_with_scale(run, step, block, line);
   wide.x = wide.grad_y;
+  wide.row_stride = wide.grad_y_row_stride;
   wide.mean = 0;
   run->plan->wide->apply(&wide);
 }
@@ -126,10 +132,11 @@ static void gradient_line_by_line(const axn_backward_run *run, const axn_backwar
       continue;
     }
     axn_gradient_block line = *block;
-    line.span = axn_apply_span(nest, &step->at, 1);
-    line.x = axn_input_at(block->x, axn_line_offset(nest, l), run->plan->element_size);
-    line.grad_y = axn_input_at(block->grad_y, axn_line_offset(nest, l), run->plan->element_size);
-    line.grad_x = axn_output_at(block->grad_x, axn_line_offset(nest, l), run->plan->element_size);
+    const size_t size = run->plan->element_size;
+    line.span = axn_apply_span(nest, &step->at, 1, run->x_side);
+    line.x = axn_input_at(block->x, axn_line_offset(nest, l, run->x_side), size);
+    line.grad_y = axn_input_at(block->grad_y, axn_line_offset(nest, l, run->gradient_side), size);
+    line.grad_x = axn_output_at(block->grad_x, axn_line_offset(nest, l, AXN_SIDE_X), size);
     line.mean += entry;
     line.rstd += entry;
     line.from_gradient += entry;
@@ -145,9 +152,9 @@ static void gradient_line_by_line(const axn_backward_run *run, const axn_backwar
 
 static void gradient_of_block(const axn_backward_run *run, const axn_backward_step *step) {
   const axn_nest *nest = &run->geometry->lines;
-  const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
+  const int64_t start = axn_block_offset(nest, step->unit, &step->at, step->first, AXN_SIDE_X);
   axn_gradient_block block = axn_gradient_block_of(run, step);
-  block.span = axn_apply_span(nest, &step->at, step->lines);
+  block.span = axn_apply_span(nest, &step->at, step->lines, run->x_side);
   block.grad_x = axn_output_at(run->grad_x, start, run->plan->element_size);
   block.streams = run->streams;
   if (step->values->wide) {
@@ -272,6 +279,8 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
                           /* Where x is not due its sums are not used; any values do. */
                           .x = args.x != NULL ? args.x : args.grad_y,
                           .grad_y = args.grad_y,
+                          .x_side = args.x != NULL ? AXN_SIDE_X : AXN_SIDE_Y,
+                          .gradient_side = AXN_SIDE_Y,
                           .ending = axn_ending_of(plan, args.residual),
                           .mean = plan->strategy.second_moment != 0 ? NULL : args.mean,
                           .rstd = args.rstd,
@@ -287,6 +296,7 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
     run.ending.gradient = args.grad_y;
     run.activated = args.grad_residual != NULL ? args.grad_residual : args.grad_x;
     run.grad_y = run.activated;
+    run.gradient_side = args.grad_residual != NULL ? AXN_SIDE_Y : AXN_SIDE_X;
   }
   run_backward(&run);
   return axn_succeed(error);

@@ -35,10 +35,11 @@ typedef struct axn_backward_run {
   bool frozen;        /* statistics are constants */
   bool second_moment; /* x is divided by it, its mean stays */
   const void *x, *grad_y;
-  const void *scale, *shift; /* reals; the shift for an activation only */
-  axn_ending ending;         /* with the caller's grad_y as gradient; and */
-  void *activated;           /* what it gives, grad_y of all else; null: no activation */
-  const void *mean, *rstd;   /* reals, of x, no mean with a second moment; or */
+  axn_side x_side, gradient_side; /* how x and grad_y lie; grad_x lies on x's side */
+  const void *scale, *shift;      /* reals; the shift for an activation only */
+  axn_ending ending;              /* with the caller's grad_y as gradient; and */
+  void *activated;                /* what it gives, grad_y of all else; null: no activation */
+  const void *mean, *rstd;        /* reals, of x, no mean with a second moment; or */
   const void *given_mean, *given_variance;   /* reals, frozen */
   void *grad_x, *grad_scale, *grad_shift;    /* each may be null */
   double *converted_scale, *converted_shift; /* room for them, where they are of another type */
@@ -99,6 +100,19 @@ static inline int64_t axn_step_parameter(const axn_backward_run *run, const axn_
          axn_line_parameter(&run->geometry->lines, step->first + line);
 }
 
+/* Elements from the start of x (and grad_x), or of grad_y, to line `line` of the step. */
+static inline int64_t axn_step_x(const axn_backward_run *run, const axn_backward_step *step,
+                                 int64_t line) {
+  return axn_block_offset(&run->geometry->lines, step->unit, &step->at, step->first + line,
+                          run->x_side);
+}
+
+static inline int64_t axn_step_grad_y(const axn_backward_run *run, const axn_backward_step *step,
+                                      int64_t line) {
+  return axn_block_offset(&run->geometry->lines, step->unit, &step->at, step->first + line,
+                          run->gradient_side);
+}
+
 /* A block for the kernels, but for what is particular to sums or gradients. */
 axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
                                          const axn_backward_step *step);
@@ -131,8 +145,8 @@ void axn_parameters_along_rows(axn_backward_run *run);
 
 /* Rows that have a statistic each and share their parameters, one per column. */
 typedef struct axn_parameter_rows {
-  int64_t tensor, cell; /* of the first */
-  int64_t rows, columns, row_stride, cell_stride;
+  int64_t tensor[AXN_SIDES], cell; /* of the first */
+  int64_t rows, columns, row_stride[AXN_SIDES], cell_stride;
 } axn_parameter_rows;
 
 /* Adds what the rows give to the gradients of their parameters. */

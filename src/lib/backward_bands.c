@@ -17,7 +17,8 @@ enum {
 int64_t axn_bands_of(const axn_plan *plan) {
   const axn_geometry *own = &plan->own;
   const bool runs = own->lines.form == AXN_FORM_WEIGHTED && own->partition.kept.count == 0 &&
-                    own->lines.length_blocks == 1 && own->partition.values == plan->parameters;
+                    own->lines.blocks == 1 && own->lines.lines_per_cell == 1 &&
+                    own->partition.values == plan->parameters;
   const int64_t bands = own->partition.cells / BAND_ROWS;
   if (!runs || bands < 2) return 0;
   return bands < MOST_BANDS ? bands : MOST_BANDS;
@@ -41,12 +42,13 @@ static band_sums sums_of_band(const axn_backward_run *run, int64_t band) {
 static void add_parameters_of(const axn_backward_run *run, const axn_place *rows,
                               const band_sums *band) {
   const axn_axis *unit = &run->geometry->partition.unit;
-  const axn_parameter_rows few = {.tensor = rows->tensor,
-                                  .cell = rows->cell,
-                                  .rows = rows->cells,
-                                  .columns = run->plan->parameters,
-                                  .row_stride = unit->tensor,
-                                  .cell_stride = unit->cell};
+  const axn_parameter_rows few = {
+      .tensor = {rows->tensor[AXN_SIDE_X], rows->tensor[AXN_SIDE_Y]},
+      .cell = rows->cell,
+      .rows = rows->cells,
+      .columns = run->plan->parameters,
+      .row_stride = {unit->tensor[AXN_SIDE_X], unit->tensor[AXN_SIDE_Y]},
+      .cell_stride = unit->cell};
   axn_add_parameter_rows(run, &few, band->scale, band->shift);
 }
 
@@ -57,9 +59,9 @@ static void run_band(const axn_backward_run *run, int64_t index) {
   /* Of scale and shift, which follow each other. */
   memset(band.scale, 0, 2 * (size_t)run->plan->parameters * sizeof *band.scale);
   for (int64_t first = unit->extent * index / bands; first < end; first += BAND_ROWS) {
-    const axn_place rows = {.tensor = first * unit->tensor,
-                            .cell = first * unit->cell,
-                            .cells = end - first < BAND_ROWS ? end - first : BAND_ROWS};
+    const axn_place from_start = {.tensor = {0}};
+    const axn_place rows = axn_place_after(&from_start, unit, first,
+                                           end - first < BAND_ROWS ? end - first : BAND_ROWS);
     axn_backward_ending(run, &rows);
     axn_sum_gradients(run, &rows, 0);
     add_parameters_of(run, &rows, &band);

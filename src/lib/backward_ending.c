@@ -32,6 +32,7 @@ static void apply_part(const axn_backward_run *run, const axn_place *unit, int64
                                .geometry = run->geometry,
                                .x = run->x,
                                .y = run->activated,
+                               .y_side = run->gradient_side,
                                .scale = run->scale,
                                .shift = run->shift,
                                .ending = run->ending};

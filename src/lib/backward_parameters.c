@@ -95,7 +95,7 @@ static void parameters_row_by_row(const axn_backward_run *run, const axn_paramet
     axn_parameter_block row = *block;
     row.rows = 1;
     row.x = axn_input_at(block->x, r * block->row_stride, size);
-    row.grad_y = axn_input_at(block->grad_y, r * block->row_stride, size);
+    row.grad_y = axn_input_at(block->grad_y, r * block->grad_y_row_stride, size);
     row.mean += r;
     row.rstd += r;
     row.centre += r;
@@ -118,11 +118,14 @@ void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_row
                             double *scale, double *shift) {
   some_statistics statistics;
   const size_t size = run->plan->element_size;
-  const axn_parameter_block block = {.x = axn_input_at(run->x, rows->tensor, size),
-                                     .grad_y = axn_input_at(run->grad_y, rows->tensor, size),
+  const axn_side x = run->x_side, grad_y = run->gradient_side;
+  const axn_parameter_block block = {.x = axn_input_at(run->x, rows->tensor[x], size),
+                                     .grad_y =
+                                         axn_input_at(run->grad_y, rows->tensor[grad_y], size),
                                      .rows = rows->rows,
                                      .columns = rows->columns,
-                                     .row_stride = rows->row_stride,
+                                     .row_stride = rows->row_stride[x],
+                                     .grad_y_row_stride = rows->row_stride[grad_y],
                                      .mean = statistics.mean,
                                      .rstd = statistics.rstd,
                                      .centre = statistics.centre,
@@ -142,12 +145,14 @@ static void sum_parameters(const axn_backward_run *run, const axn_place *unit, d
   const axn_nest *nest = &run->plan->by_parameter.lines;
   for (int64_t b = 0; b < nest->blocks; b++) {
     const axn_block at = axn_block_at(nest, b);
-    const axn_parameter_rows rows = {.tensor = unit->tensor + at.tensor,
-                                     .cell = unit->parameter + at.parameter,
-                                     .rows = at.rows,
-                                     .columns = unit->cells,
-                                     .row_stride = nest->row.tensor,
-                                     .cell_stride = nest->row.parameter};
+    const axn_parameter_rows rows = {
+        .tensor = {axn_block_offset(nest, unit, &at, 0, AXN_SIDE_X),
+                   axn_block_offset(nest, unit, &at, 0, AXN_SIDE_Y)},
+        .cell = unit->parameter + at.parameter,
+        .rows = at.rows,
+        .columns = unit->cells,
+        .row_stride = {nest->row.tensor[AXN_SIDE_X], nest->row.tensor[AXN_SIDE_Y]},
+        .cell_stride = nest->row.parameter};
     axn_add_parameter_rows(run, &rows, scale, shift);
   }
 }
@@ -168,37 +173,43 @@ void axn_parameters_down_columns(axn_backward_run *run) {
 
 /* ---- along rows whose elements have a statistic each ---- */
 
+/* A run of elements that have a statistic each. */
+typedef struct statistics_run {
+  const void *x, *grad_y;
+  int64_t cell, count;
+} statistics_run;
+
 /* A block in float64, which float32 has no room for. */
-static void add_run_exactly(const axn_backward_run *run, int64_t tensor, int64_t cell,
-                            int64_t count, double *scale, double *shift) {
-  for (int64_t i = 0; i < count; i++) {
-    const double x = run->plan->wide->load(run->x, tensor + i);
-    const double g = run->plan->wide->load(run->grad_y, tensor + i);
+static void add_run_exactly(const axn_backward_run *run, const statistics_run *part, double *scale,
+                            double *shift) {
+  const int64_t cell = part->cell;
+  for (int64_t i = 0; i < part->count; i++) {
+    const double x = run->plan->wide->load(part->x, i);
+    const double g = run->plan->wide->load(part->grad_y, i);
     const double e = (x - mean_at(run, cell + i)) * rstd_at(run, cell + i);
     *scale += g * (e - run->means.centred[cell + i]);
     *shift += g;
   }
 }
 
-static void add_run(const axn_backward_run *run, int64_t tensor, int64_t cell, int64_t count,
-                    double *scale, double *shift) {
+static void add_run(const axn_backward_run *run, const statistics_run *part, double *scale,
+                    double *shift) {
   some_statistics statistics;
   double product = 0, gradient = 0;
-  read_some_statistics(run, cell, 1, count, &statistics);
+  read_some_statistics(run, part->cell, 1, part->count, &statistics);
   if (!statistics.wide) {
-    const axn_parameter_run part = {.x = axn_input_at(run->x, tensor, run->plan->element_size),
-                                    .grad_y =
-                                        axn_input_at(run->grad_y, tensor, run->plan->element_size),
-                                    .length = count,
-                                    .mean = statistics.mean,
-                                    .rstd = statistics.rstd,
-                                    .centre = statistics.centre};
-    run->plan->kernels->parameters_of_run(&part, &product, &gradient);
+    const axn_parameter_run narrow = {.x = part->x,
+                                      .grad_y = part->grad_y,
+                                      .length = part->count,
+                                      .mean = statistics.mean,
+                                      .rstd = statistics.rstd,
+                                      .centre = statistics.centre};
+    run->plan->kernels->parameters_of_run(&narrow, &product, &gradient);
   }
   /* Few terms in float may overflow where their sum does not; one that did not keeps its bits. */
   if (statistics.wide || !isfinite(product) || !isfinite(gradient)) {
     double exact_product = 0, exact_gradient = 0;
-    add_run_exactly(run, tensor, cell, count, &exact_product, &exact_gradient);
+    add_run_exactly(run, part, &exact_product, &exact_gradient);
     if (statistics.wide || !isfinite(product)) product = exact_product;
     if (statistics.wide || !isfinite(gradient)) gradient = exact_gradient;
   }
@@ -209,13 +220,19 @@ static void add_run(const axn_backward_run *run, int64_t tensor, int64_t cell, i
 static void parameters_along_rows_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   const axn_geometry *geometry = &run->plan->by_parameter;
+  const axn_nest *nest = &geometry->lines;
+  const size_t size = run->plan->element_size;
   for (int64_t p = begin; p < end; p++) {
     const axn_place unit = axn_unit_at(&geometry->partition, p);
     double scale = 0, shift = 0;
-    for (int64_t b = 0; b < geometry->lines.blocks; b++) {
-      const axn_block at = axn_block_at(&geometry->lines, b);
-      add_run(run, unit.tensor + at.tensor, unit.parameter + at.parameter, at.length, &scale,
-              &shift);
+    for (int64_t b = 0; b < nest->blocks; b++) {
+      const axn_block at = axn_block_at(nest, b);
+      const int64_t x = axn_block_offset(nest, &unit, &at, 0, run->x_side);
+      const int64_t grad_y = axn_block_offset(nest, &unit, &at, 0, run->gradient_side);
+      const statistics_run part = {axn_input_at(run->x, x, size),
+                                   axn_input_at(run->grad_y, grad_y, size),
+                                   unit.parameter + at.parameter, at.length};
+      add_run(run, &part, &scale, &shift);
     }
     axn_write_parameters(run, unit.cell, 1, &scale, &shift);
   }

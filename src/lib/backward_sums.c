@@ -40,11 +40,14 @@ axn_wide_block axn_widen(const axn_backward_run *run, const axn_backward_step *s
   const axn_nest *nest = &run->geometry->lines;
   const int64_t cell = (step->first + line) / nest->lines_per_cell;
   const size_t size = run->plan->element_size;
-  return (axn_wide_block){.x = axn_input_at(block->x, axn_line_offset(nest, line), size),
-                          .grad_y = axn_input_at(block->grad_y, axn_line_offset(nest, line), size),
+  const int64_t x = axn_line_offset(nest, line, run->x_side);
+  const int64_t grad_y = axn_line_offset(nest, line, run->gradient_side);
+  return (axn_wide_block){.x = axn_input_at(block->x, x, size),
+                          .grad_y = axn_input_at(block->grad_y, grad_y, size),
                           .rows = step->at.rows,
                           .columns = step->at.length * nest->fold,
-                          .row_stride = nest->row.tensor,
+                          .row_stride = nest->row.tensor[run->x_side],
+                          .grad_y_row_stride = nest->row.tensor[run->gradient_side],
                           .mean = step->statistics->exact_mean[cell],
                           .rstd = step->statistics->exact_rstd[cell]};
 }
@@ -52,13 +55,13 @@ axn_wide_block axn_widen(const axn_backward_run *run, const axn_backward_step *s
 axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
                                          const axn_backward_step *step) {
   const axn_nest *nest = &run->geometry->lines;
-  const int64_t start = step->unit->tensor + axn_line_offset(nest, step->first) + step->at.tensor;
   const axn_line_values *values = step->values;
   const bool weighted = nest->weighted;
   return (axn_gradient_block){
-      .x = axn_input_at(run->x, start, run->plan->element_size),
-      .grad_y = axn_input_at(run->grad_y, start, run->plan->element_size),
-      .span = axn_span_of(nest, &step->at, step->lines),
+      .x = axn_input_at(run->x, axn_step_x(run, step, 0), run->plan->element_size),
+      .grad_y = axn_input_at(run->grad_y, axn_step_grad_y(run, step, 0), run->plan->element_size),
+      .span = axn_span_of(nest, &step->at, step->lines, run->x_side),
+      .grad_y_strides = axn_strides_of(nest, run->gradient_side),
       .mean = values->mean,
       .rstd = values->rstd,
       .parameter_stride = nest->row.parameter,

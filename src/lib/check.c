@@ -38,20 +38,42 @@ static axn_status check_buffer(const axn_buffer *buffer, axn_error *error) {
   return AXN_OK;
 }
 
+/* Addresses from the first byte to behind the last; of what has none, none that any other could have. */
+typedef struct range {
+  uintptr_t begin, end;
+} range;
+
+static range range_of(const axn_buffer *buffer) {
+  const bool strided = buffer->view != NULL && buffer->count > 0;
+  const int64_t count = strided ? buffer->view->span : buffer->count;
+  const uintptr_t begin = (uintptr_t)buffer->start;
+  if (buffer->start == NULL || count == 0) return (range){0, 0};
+  return (range){begin, begin + (size_t)count * buffer->element_size};
+}
+
+/* Of two whose ranges do. */
 static bool overlap(const axn_buffer *a, const axn_buffer *b) {
-  const uintptr_t start_a = (uintptr_t)a->start, start_b = (uintptr_t)b->start;
-  const size_t size_a = (size_t)a->count * a->element_size;
-  const size_t size_b = (size_t)b->count * b->element_size;
-  if (a->start == NULL || b->start == NULL || size_a == 0 || size_b == 0) return false;
-  return start_a < start_b ? start_b - start_a < size_a : start_a - start_b < size_b;
+  if (a->view != NULL && b->view != NULL) {
+    return axn_views_meet(a->view, a->start, b->view, b->start, a->element_size);
+  }
+  if (a->view == NULL && b->view == NULL) return true;
+  const axn_buffer *strided = a->view != NULL ? a : b, *other = a->view != NULL ? b : a;
+  return axn_view_meets(strided->view, strided->start, strided->element_size, other->start,
+                        (size_t)other->count * other->element_size);
 }
 
 static bool is_named(const char *name, const axn_buffer *buffer) {
   return name != NULL && strcmp(name, buffer->name) == 0;
 }
 
+static bool same_place(const axn_buffer *a, const axn_buffer *b) {
+  if (a->start != b->start) return false;
+  return a->view == b->view ||
+         (a->view != NULL && b->view != NULL && axn_same_view(a->view, b->view));
+}
+
 static bool in_place(const axn_buffer *written, const axn_buffer *other) {
-  return written->start == other->start &&
+  return same_place(written, other) &&
          (is_named(written->in_place_of, other) || is_named(written->or_of, other));
 }
 
@@ -62,13 +84,19 @@ static axn_status check_overlap(const axn_buffer *written, const axn_buffer *oth
 }
 
 axn_status axn_check_buffers(const axn_buffer *buffers, int count, axn_error *error) {
+  range ranges[AXN_MOST_BUFFERS];
   axn_status status = AXN_OK;
-  for (int i = 0; i < count && status == AXN_OK; i++) status = check_buffer(&buffers[i], error);
+  for (int i = 0; i < count; i++) {
+    status = check_buffer(&buffers[i], error);
+    if (status != AXN_OK) return status;
+    ranges[i] = range_of(&buffers[i]);
+  }
   for (int i = 0; i < count; i++) {
     if (!buffers[i].written) continue;
     for (int j = 0; j < count && status == AXN_OK; j++) {
       /* Of two that are written, the first speaks for both. */
       if (j == i || (buffers[j].written && j < i)) continue;
+      if (ranges[i].end <= ranges[j].begin || ranges[j].end <= ranges[i].begin) continue;
       status = check_overlap(&buffers[i], &buffers[j], error);
     }
   }

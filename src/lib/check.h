@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "axisnorm/axisnorm.h"
+#include "view.h"
 
 /* Copies a caller's struct, which may come from an older or a newer header, into ours of `size`
  * bytes. An older one ends earlier, the rest is zero; a newer one may be longer, if what we do not
@@ -23,9 +24,12 @@ typedef struct axn_buffer {
   bool written;
   const char *in_place_of; /* a buffer that it may be the same as; or null */
   const char *or_of;       /* another; or null */
+  const axn_view *view;    /* where its elements lie; null: one after the other */
 } axn_buffer;
 
-/* Null pointers, alignment, and overlap of anything written with anything else. */
+enum { AXN_MOST_BUFFERS = 16 };
+
+/* Null pointers, alignment, and overlap of anything written with anything else; of at most so many. */
 axn_status axn_check_buffers(const axn_buffer *buffers, int count, axn_error *error);
 
 axn_status axn_check_workspace(const void *workspace, size_t size, size_t needed, axn_error *error);

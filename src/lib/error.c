@@ -24,6 +24,7 @@ static const char *const texts[] = {
     [AXN_ERROR_OVERLAP] = "buffers overlap",
     [AXN_ERROR_STATISTICS] = "statistics missing, or not ones that fit together",
     [AXN_ERROR_STRATEGY] = "strategy incomplete, or it selects axes that cannot be",
+    [AXN_ERROR_STRIDES] = "strides below 1, or that let elements overlap",
 };
 
 const char *axn_status_string(axn_status status) {

@@ -68,14 +68,14 @@ static axn_status check_fold_buffers(const axn_fold_args *args, int64_t channels
   const int64_t out = args->out_channels;
   const int64_t weights = out * (args->in_channels / args->groups) * args->kernel_elements;
   const axn_buffer buffers[] = {
-      {"weight", args->weight, weights, value, true, false, NULL, NULL},
-      {"bias", args->bias, out, value, false, false, NULL, NULL},
-      {"running_mean", args->running_mean, channels, value, true, false, NULL, NULL},
-      {"running_variance", args->running_variance, channels, value, true, false, NULL, NULL},
-      {"scale", args->scale, channels, value, false, false, NULL, NULL},
-      {"shift", args->shift, channels, value, false, false, NULL, NULL},
-      {"folded_weight", args->folded_weight, weights, value, true, true, "weight", NULL},
-      {"folded_bias", args->folded_bias, out, value, true, true, "bias", NULL},
+      {"weight", args->weight, weights, value, true, false, NULL, NULL, NULL},
+      {"bias", args->bias, out, value, false, false, NULL, NULL, NULL},
+      {"running_mean", args->running_mean, channels, value, true, false, NULL, NULL, NULL},
+      {"running_variance", args->running_variance, channels, value, true, false, NULL, NULL, NULL},
+      {"scale", args->scale, channels, value, false, false, NULL, NULL, NULL},
+      {"shift", args->shift, channels, value, false, false, NULL, NULL, NULL},
+      {"folded_weight", args->folded_weight, weights, value, true, true, "weight", NULL, NULL},
+      {"folded_bias", args->folded_bias, out, value, true, true, "bias", NULL, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }

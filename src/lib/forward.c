@@ -119,9 +119,9 @@ static double sum_block(const forward_run *run, const axn_place *unit, int64_t i
                         axn_moments moments) {
   const axn_nest *nest = &run->apply.geometry->sums;
   const axn_block block = axn_block_at(nest, index);
-  const axn_span span = axn_span_of(nest, &block, unit->cells);
-  const void *x =
-      axn_input_at(run->apply.x, unit->tensor + block.tensor, run->apply.plan->element_size);
+  const axn_span span = axn_span_of(nest, &block, unit->cells, AXN_SIDE_X);
+  const void *x = axn_input_at(run->apply.x, axn_block_offset(nest, unit, &block, 0, AXN_SIDE_X),
+                               run->apply.plan->element_size);
   run->apply.plan->moments[nest->form](x, &span, moments);
   return count_of_block(nest, &block);
 }
@@ -240,12 +240,14 @@ static void whole_units_task(void *data, int64_t begin, int64_t end) {
   run->apply.plan->kernels->finish_streams();
 }
 
-/* Whether a unit's lines are whole statistics, one block each: then one kernel does it all. */
+/* Whether a unit's lines are whole statistics, one block each, for sums and all else alike: then one kernel
+ * does it all. */
 static bool is_direct(const axn_plan *plan, const axn_geometry *geometry) {
-  return !plan->doubles && geometry->sums.form != AXN_FORM_COLUMNS && geometry->sums.blocks == 1 &&
-         geometry->lines.form != AXN_FORM_COLUMNS && geometry->lines.blocks == 1 &&
-         geometry->lines.lines_per_cell == 1 &&
-         !(geometry->lines.form == AXN_FORM_WEIGHTED && geometry->lines.cell_parameter != 0);
+  const axn_nest *sums = &geometry->sums, *lines = &geometry->lines;
+  return !plan->doubles && sums->form != AXN_FORM_COLUMNS && sums->blocks == 1 &&
+         lines->form != AXN_FORM_COLUMNS && lines->blocks == 1 && lines->lines_per_cell == 1 &&
+         sums->length.extent == lines->length.extent && sums->row.extent == lines->row.extent &&
+         !(lines->form == AXN_FORM_WEIGHTED && lines->cell_parameter != 0);
 }
 
 /* The cells of a place, however many. */
@@ -253,11 +255,15 @@ static void normalize_directly(const forward_run *run, axn_place place) {
   const axn_nest *nest = &run->apply.geometry->lines;
   const axn_block at = axn_block_at(nest, 0);
   const axn_axis *unit = &run->apply.geometry->partition.unit;
+  const size_t size = run->apply.plan->element_size;
+  axn_ending ending = run->apply.ending;
+  ending.strides = axn_strides_of(nest, AXN_SIDE_Y);
   while (place.cells > 0) {
     const axn_normalize_block block = {
-        .x = axn_input_at(run->apply.x, place.tensor, run->apply.plan->element_size),
-        .y = axn_output_at(run->apply.y, place.tensor, run->apply.plan->element_size),
-        .span = axn_span_of(nest, &at, place.cells),
+        .x = axn_input_at(run->apply.x, place.tensor[AXN_SIDE_X], size),
+        .y = axn_output_at(run->apply.y, place.tensor[AXN_SIDE_Y], size),
+        .span = axn_span_of(nest, &at, place.cells, AXN_SIDE_X),
+        .y_strides = axn_strides_of(nest, AXN_SIDE_Y),
         .share = 1 / (double)run->apply.geometry->partition.values,
         .epsilon = run->apply.plan->desc.epsilon,
         .second_moment = run->apply.plan->strategy.second_moment != 0,
@@ -269,7 +275,7 @@ static void normalize_directly(const forward_run *run, axn_place place) {
         .rstd_out = axn_output_at(run->rstd_out, place.cell, sizeof(float)),
         .kept = {run->keeps ? run->mean + place.cell : NULL,
                  run->keeps ? run->variance + place.cell : NULL},
-        .ending = axn_ending_at(&run->apply.ending, place.tensor, run->apply.plan->element_size),
+        .ending = axn_ending_at(&ending, place.tensor[AXN_SIDE_Y], size),
         .streams = run->apply.streams};
     const int64_t done = run->apply.plan->kernels->normalize(&block);
     const int64_t care = place.cells - done < AXN_PAD ? place.cells - done : AXN_PAD;
@@ -373,6 +379,7 @@ axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *c
                                  .geometry = &plan->own,
                                  .x = args.x,
                                  .y = args.y,
+                                 .y_side = AXN_SIDE_Y,
                                  .ending = axn_ending_of(plan, args.residual)},
                        .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
                        .mean_out = args.mean,
@@ -397,6 +404,7 @@ axn_status axn_forward_inference(const axn_plan *plan, const axn_inference_args 
                                  .geometry = given ? &plan->given : &plan->own,
                                  .x = args.x,
                                  .y = args.y,
+                                 .y_side = AXN_SIDE_Y,
                                  .ending = axn_ending_of(plan, args.residual)},
                        .runner = axn_runner_of(&plan->desc, args.threads, plan->elements),
                        .given_mean = args.running_mean,

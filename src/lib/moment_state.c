@@ -70,7 +70,8 @@ static axn_status check_count(const axn_moment_state *state, int64_t more, axn_e
 
 static axn_buffer buffer_of(const char *name, const double *values, const axn_moment_state *state,
                             bool written) {
-  return (axn_buffer){name, values, state->statistics, sizeof(double), true, written, NULL, NULL};
+  return (axn_buffer){name, values, state->statistics, sizeof(double), true, written, NULL,
+                      NULL, NULL};
 }
 
 axn_status axn_moments_reset(axn_moment_state *state, axn_error *error) {
@@ -114,11 +115,12 @@ static axn_status check_accumulate(const axn_plan *plan, const axn_moments_args 
                                    const axn_moment_state *state, axn_error *error) {
   const size_t needed = axn_training_bytes(plan);
   const axn_buffer buffers[] = {
-      {"x", args->x, plan->elements, plan->element_size, true, false, NULL, NULL},
+      {"x", args->x, plan->elements, plan->element_size, true, false, NULL, NULL,
+       &plan->views[AXN_SIDE_X]},
       buffer_of("mean", state->mean, state, true),
       buffer_of("m2", state->m2, state, true),
-      {"state", args->state, (int64_t)sizeof *state, 1, true, true, NULL, NULL},
-      {"workspace", args->workspace, (int64_t)needed, 1, false, true, NULL, NULL},
+      {"state", args->state, (int64_t)sizeof *state, 1, true, true, NULL, NULL, NULL},
+      {"workspace", args->workspace, (int64_t)needed, 1, false, true, NULL, NULL, NULL},
   };
   axn_status status = axn_check_threads(args->threads, error);
   if (status == AXN_OK) {
@@ -191,9 +193,9 @@ static axn_status check_results(const axn_moment_state *state, const axn_moment_
   const axn_buffer buffers[] = {
       buffer_of("state's mean", state->mean, state, false),
       buffer_of("state's m2", state->m2, state, false),
-      {"mean", results->mean, state->statistics, value, false, true, NULL, NULL},
-      {"variance", results->variance, state->statistics, value, false, true, NULL, NULL},
-      {"rstd", results->rstd, state->statistics, value, false, true, NULL, NULL},
+      {"mean", results->mean, state->statistics, value, false, true, NULL, NULL, NULL},
+      {"variance", results->variance, state->statistics, value, false, true, NULL, NULL, NULL},
+      {"rstd", results->rstd, state->statistics, value, false, true, NULL, NULL, NULL},
   };
   if (results->rstd != NULL && !(results->epsilon > 0 && isfinite(results->epsilon))) {
     return axn_fail(error, AXN_ERROR_EPSILON, "epsilon: %g is not a finite number above 0",
@@ -244,9 +246,10 @@ static axn_status check_running(const axn_moment_state *state, const axn_running
   const axn_buffer buffers[] = {
       buffer_of("state's mean", state->mean, state, false),
       buffer_of("state's m2", state->m2, state, false),
-      {"running_mean", running->mean, running->channels, value, true, true, NULL, NULL},
-      {"running_variance", running->variance, running->channels, value, true, true, NULL, NULL},
-      {"batch_count", running->batch_count, 1, sizeof(int64_t), counted, true, NULL, NULL},
+      {"running_mean", running->mean, running->channels, value, true, true, NULL, NULL, NULL},
+      {"running_variance", running->variance, running->channels, value, true, true, NULL, NULL,
+       NULL},
+      {"batch_count", running->batch_count, 1, sizeof(int64_t), counted, true, NULL, NULL, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "partition.h"
 
+#include <string.h>
+
 enum {
   L1_UNIT_BYTES = 16384,   /* what first-level cache holds beside an output */
   L2_UNIT_BYTES = 1 << 19, /* what second-level cache holds beside an output */
@@ -23,22 +25,22 @@ static int64_t blocks_of(int64_t extent, int64_t block) {
   return extent / block + (extent % block != 0);
 }
 
-/* The axis that stands at `position` of memory, outermost first. */
-static int axis_in_memory(const axn_desc *desc, int position) {
+/* The axis that stands at `position` of the layout, outermost first. */
+static int axis_in_layout(const axn_desc *desc, int position) {
   if (desc->layout == AXN_CHANNELS_FIRST || position == 0) return position;
   return position == desc->rank - 1 ? 1 : position + 1;
 }
 
 /* Strides from the innermost axis outwards: each array advances over the axes that it has. */
 typedef struct strides {
-  int64_t tensor, cell, parameter;
+  int64_t cell, parameter;
 } strides;
 
-static void add_axis(axn_axis_list *list, strides *next, int64_t extent, bool reduced,
-                     bool parameter) {
+/* `x` and `y`: its strides in the tensors. */
+static void add_axis(axn_axis_list *list, strides *next, int64_t extent, int64_t x, int64_t y,
+                     bool reduced, bool parameter) {
   axn_axis *axis = &list->axis[AXN_MAX_AXES - 1 - list->count++];
-  *axis = (axn_axis){.extent = extent, .tensor = next->tensor};
-  next->tensor *= extent;
+  *axis = (axn_axis){.extent = extent, .tensor = {x, y}};
   if (!reduced) {
     axis->cell = next->cell;
     next->cell *= extent;
@@ -51,14 +53,18 @@ static void add_axis(axn_axis_list *list, strides *next, int64_t extent, bool re
 
 axn_axis_list axn_list_axes(const axn_desc *desc, const axn_axes *axes) {
   axn_axis_list list = {0};
-  strides next = {1, 1, 1};
+  strides next = {1, 1};
   for (int position = desc->rank - 1; position >= 0; position--) {
-    const int k = axis_in_memory(desc, position);
+    const int k = axis_in_layout(desc, position);
     const bool reduced = axes->reduced >> k & 1;
     const bool parameter = desc->parameters == AXN_PARAMETERS_PER_CHANNEL ? k == 1 : reduced;
     const int64_t groups = k == axes->split_axis ? axes->split_groups : 1;
-    add_axis(&list, &next, desc->shape[k] / groups, reduced, parameter);
-    if (groups > 1) add_axis(&list, &next, groups, false, parameter);
+    const int64_t extent = desc->shape[k] / groups;
+    const int64_t x = desc->x_strides[k], y = desc->y_strides[k];
+    add_axis(&list, &next, extent, x, y, reduced, parameter);
+    if (groups > 1) {
+      add_axis(&list, &next, groups, extent * x, extent * y, false, parameter);
+    }
   }
   for (int i = 0; i < list.count; i++) {
     list.axis[i] = list.axis[AXN_MAX_AXES - list.count + i];
@@ -73,12 +79,19 @@ axn_axis_list axn_cell_per_parameter(const axn_axis_list *axes) {
 }
 
 static bool continues(const axn_axis *outer, const axn_axis *inner) {
-  return outer->tensor == inner->extent * inner->tensor &&
+  return outer->tensor[AXN_SIDE_X] == inner->extent * inner->tensor[AXN_SIDE_X] &&
+         outer->tensor[AXN_SIDE_Y] == inner->extent * inner->tensor[AXN_SIDE_Y] &&
          outer->cell == inner->extent * inner->cell &&
          outer->parameter == inner->extent * inner->parameter;
 }
 
-/* Drops axes of extent 1 and merges neighbours that one stride per array can walk. */
+/* Whether neighbours along the axis are neighbours in memory. */
+static bool is_dense(const axn_axis *axis) {
+  return axis->tensor[AXN_SIDE_X] == 1 && axis->tensor[AXN_SIDE_Y] == 1;
+}
+
+/* Drops axes of extent 1 and merges neighbours that one stride per array can walk. The innermost axis is
+ * a run of memory: where a view has none, one of extent 1. */
 static axn_axis_list canonical(const axn_axis_list *axes) {
   axn_axis_list list = {0};
   for (int i = 0; i < axes->count; i++) {
@@ -92,14 +105,19 @@ static axn_axis_list canonical(const axn_axis_list *axes) {
       list.axis[list.count++] = *axis;
     }
   }
-  if (list.count == 0) list.axis[list.count++] = (axn_axis){.extent = 1, .tensor = 1};
+  if (list.count == 0 || !is_dense(&list.axis[list.count - 1])) {
+    list.axis[list.count++] = (axn_axis){.extent = 1, .tensor = {1, 1}};
+  }
   return list;
 }
 
-/* The same axes where parameters play no part, so that more of them merge. */
-static axn_axis_list without_parameters(const axn_axis_list *axes) {
+/* The same axes where parameters and y play no part, so that more of them merge. */
+static axn_axis_list for_sums(const axn_axis_list *axes) {
   axn_axis_list list = *axes;
-  for (int i = 0; i < list.count; i++) list.axis[i].parameter = 0;
+  for (int i = 0; i < list.count; i++) {
+    list.axis[i].parameter = 0;
+    list.axis[i].tensor[AXN_SIDE_Y] = list.axis[i].tensor[AXN_SIDE_X];
+  }
   return canonical(&list);
 }
 
@@ -133,9 +151,20 @@ static int64_t reduced_extent(const axn_axis_list *list) {
  * columns then have no row ends, and sums across a row come once per cell. */
 static bool folds(const axn_axis_list *list) {
   const axn_axis *inner = &list->axis[list->count - 1];
-  if (list->count < 3 || inner->extent > AXN_FOLDED_ROW) return false;
+  if (list->count < 3 || inner->extent == 1 || inner->extent > AXN_FOLDED_ROW) return false;
   return list->axis[list->count - 2].cell != 0 &&
          reduced_extent(list) / inner->extent >= AXN_FOLDED_ROWS;
+}
+
+/* Whether the reduced axes are the innermost ones and all have parameters: lines with a parameter for each of
+ * their elements, several where a view has gaps. */
+static bool is_weighted_to_the_end(const axn_axis_list *list) {
+  int64_t extent = 1;
+  for (int i = list->count - 1; i >= 0; i--) {
+    if (list->axis[i].cell != 0 || list->axis[i].parameter == 0) break;
+    extent *= list->axis[i].extent;
+  }
+  return extent == reduced_extent(list);
 }
 
 /* Decided by the reduced axes alone: a sample alone has the same bits as in a batch. What is visited once
@@ -144,7 +173,7 @@ static axn_form form_of(const axn_axis_list *list, bool twice) {
   const axn_axis *inner = &list->axis[list->count - 1];
   if (inner->cell != 0) return AXN_FORM_COLUMNS;
   if (inner->parameter != 0) {
-    return reduced_extent(list) > inner->extent ? AXN_FORM_COLUMNS : AXN_FORM_WEIGHTED;
+    return is_weighted_to_the_end(list) ? AXN_FORM_WEIGHTED : AXN_FORM_COLUMNS;
   }
   return twice && folds(list) ? AXN_FORM_COLUMNS : AXN_FORM_ROWS;
 }
@@ -163,14 +192,14 @@ static void number_segments(axn_nest *nest) {
 /* Lines of a cell lie along an axis with parameters, `along`; those of the next cell follow. */
 static void set_lines(axn_nest *nest, const axn_axis *along, const axn_axis *unit) {
   nest->lines_per_cell = along->extent;
-  nest->line_tensor = along->tensor;
+  memcpy(nest->line_tensor, along->tensor, sizeof nest->line_tensor);
   nest->line_parameter = along->parameter;
   nest->cell_parameter = unit->parameter;
 }
 
-/* Whether lines of neighbouring cells are one sequence. */
-static bool cells_follow(const axn_nest *nest, const axn_axis *unit) {
-  return unit->tensor == nest->lines_per_cell * nest->fold * nest->line_tensor;
+/* Whether lines of neighbouring cells are one sequence, in a tensor of this side. */
+static bool cells_follow(const axn_nest *nest, const axn_axis *unit, axn_side side) {
+  return unit->tensor[side] == nest->lines_per_cell * nest->fold * nest->line_tensor[side];
 }
 
 /* Every cell a column. */
@@ -178,7 +207,7 @@ static axn_nest plain_columns(const axn_axis *unit) {
   return (axn_nest){.form = AXN_FORM_COLUMNS,
                     .fold = 1,
                     .lines_per_cell = 1,
-                    .line_tensor = 1,
+                    .line_tensor = {1, 1},
                     .cell_parameter = unit->parameter,
                     .length = {.extent = 1},
                     .row = {.extent = 1}};
@@ -210,7 +239,7 @@ static axn_nest rows_of(axn_axis_list reduced, axn_form form, const axn_axis *un
                    .weighted = form == AXN_FORM_WEIGHTED,
                    .fold = 1,
                    .lines_per_cell = 1,
-                   .line_tensor = unit->tensor,
+                   .line_tensor = {unit->tensor[AXN_SIDE_X], unit->tensor[AXN_SIDE_Y]},
                    .cell_parameter = unit->parameter,
                    .row = {.extent = 1}};
   nest.length = reduced.axis[--reduced.count];
@@ -236,8 +265,9 @@ static int64_t rows_of_block(int64_t rows) {
   return smaller(AXN_BLOCK_ROWS, larger(LEAST, rows / BLOCKS));
 }
 
-/* `most`: values of a block in the row family. */
-static void cut(axn_nest *nest, int64_t lines, int64_t most) {
+/* `most`: values of a block in the row family. `widest`: lines of the largest unit that there could be, since
+ * how many rows a block has is not to depend on how units are shared. */
+static void cut(axn_nest *nest, int64_t lines, int64_t widest, int64_t most) {
   if (nest->form == AXN_FORM_COLUMNS) {
     nest->block_length = 1;
     nest->block_rows = even_piece(nest->row.extent, rows_of_block(nest->row.extent), 4);
@@ -249,13 +279,15 @@ static void cut(axn_nest *nest, int64_t lines, int64_t most) {
     const int64_t most_rows = nest->block_length < nest->length.extent ? 1 : nest->row.extent;
     if (nest->lines_first) {
       nest->block_lines = most_lines;
-      nest->block_rows = smaller(most_rows, larger(1, fit / nest->block_lines));
+      nest->block_rows = smaller(most_rows, larger(1, fit / smaller(widest, AXN_MOST_ROWS)));
     } else {
       nest->block_rows = smaller(most_rows, fit);
       nest->block_lines = smaller(most_lines, larger(1, fit / nest->block_rows));
     }
     /* The lines of a weighted block share their parameters. */
-    if (nest->form == AXN_FORM_WEIGHTED && nest->cell_parameter != 0) nest->block_lines = 1;
+    if (nest->form == AXN_FORM_WEIGHTED && (nest->cell_parameter | nest->line_parameter) != 0) {
+      nest->block_lines = 1;
+    }
   }
   nest->row_blocks = blocks_of(nest->row.extent, nest->block_rows);
   nest->length_blocks = blocks_of(nest->length.extent, nest->block_length);
@@ -301,7 +333,10 @@ static axn_partition partition_of(const axn_axis_list *axes) {
 static int64_t most_cells(const axn_geometry *geometry) {
   const axn_nest *sums = &geometry->sums, *lines = &geometry->lines;
   const axn_axis *unit = &geometry->partition.unit;
-  if (!cells_follow(lines, unit)) return 1;
+  if (!cells_follow(lines, unit, AXN_SIDE_X) || !cells_follow(lines, unit, AXN_SIDE_Y) ||
+      !cells_follow(sums, unit, AXN_SIDE_X)) {
+    return 1;
+  }
   int64_t most = sums->form == AXN_FORM_COLUMNS ? AXN_MOST_COLUMNS / sums->fold : AXN_MOST_ROWS;
   if (lines->form == AXN_FORM_COLUMNS) {
     most = smaller(most, AXN_MOST_COLUMNS / (lines->fold * lines->lines_per_cell));
@@ -353,17 +388,27 @@ static void set_unit_cells(axn_partition *partition, int64_t cells) {
   partition->units = partition->cells / partition->unit.extent * partition->along;
 }
 
+/* Values of a block of sums in the row family. Lines shorter than there are lanes, which views have, fill few
+ * of them: blocks are then so much shorter that no lane takes more terms. */
+static int64_t values_of_block(const axn_geometry *geometry) {
+  enum { LANES = 32 };
+  const int64_t lanes = smaller(LANES, geometry->sums.length.extent);
+  const int64_t most = AXN_WHOLE_VALUES / LANES * lanes, values = geometry->partition.values;
+  return values <= most ? AXN_WHOLE_VALUES : smaller(AXN_BLOCK_VALUES, most);
+}
+
 axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice) {
   axn_geometry geometry = {.partition = partition_of(axes)};
   axn_partition *partition = &geometry.partition;
-  const axn_axis_list plain = without_parameters(&partition->axes);
+  const axn_axis_list plain = for_sums(&partition->axes);
   geometry.sums = nest_of(&plain, &partition->unit, twice);
   geometry.lines = nest_of(&partition->axes, &partition->unit, twice);
   set_unit_cells(partition, choose_unit_cells(&geometry, threads, twice));
-  const int64_t whole = partition->values <= AXN_WHOLE_VALUES ? AXN_WHOLE_VALUES : AXN_BLOCK_VALUES;
-  cut(&geometry.sums, partition->unit_cells, whole);
+  const int64_t widest = smaller(partition->unit.extent, most_cells(&geometry));
+  cut(&geometry.sums, partition->unit_cells, widest, values_of_block(&geometry));
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */
-  cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells), AXN_LINES_VALUES);
+  cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells),
+      axn_lines_of(&geometry.lines, widest), AXN_LINES_VALUES);
   return geometry;
 }
 
@@ -386,7 +431,7 @@ axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
   *nest = plain_columns(&partition->unit);
   nest->outer = reduced_of(&partition->axes);
   if (nest->outer.count > 0) nest->row = nest->outer.axis[--nest->outer.count];
-  cut(nest, partition->unit_cells, AXN_BLOCK_VALUES);
+  cut(nest, partition->unit_cells, partition->unit_cells, AXN_BLOCK_VALUES);
   return geometry;
 }
 
@@ -399,16 +444,21 @@ axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes) {
   *nest = (axn_nest){.form = AXN_FORM_ROWS, .fold = 1, .lines_per_cell = 1, .row = {.extent = 1}};
   nest->outer = reduced_of(&partition->axes);
   nest->length = nest->outer.axis[--nest->outer.count];
-  cut(nest, 1, AXN_STATISTICS_VALUES);
+  cut(nest, 1, 1, AXN_STATISTICS_VALUES);
   return geometry;
 }
 
 /* ---- places ---- */
 
+static void add_step(int64_t tensor[AXN_SIDES], int64_t step, const axn_axis *axis) {
+  tensor[AXN_SIDE_X] += step * axis->tensor[AXN_SIDE_X];
+  tensor[AXN_SIDE_Y] += step * axis->tensor[AXN_SIDE_Y];
+}
+
 axn_place axn_unit_at(const axn_partition *partition, int64_t index) {
   const axn_axis *unit = &partition->unit;
   const int64_t first = index % partition->along * partition->unit_cells;
-  axn_place place = {.tensor = first * unit->tensor,
+  axn_place place = {.tensor = {first * unit->tensor[AXN_SIDE_X], first * unit->tensor[AXN_SIDE_Y]},
                      .cell = first * unit->cell,
                      .parameter = first * unit->parameter,
                      .cells = smaller(partition->unit_cells, unit->extent - first)};
@@ -416,7 +466,7 @@ axn_place axn_unit_at(const axn_partition *partition, int64_t index) {
   for (int i = partition->kept.count - 1; i >= 0; i--) {
     const axn_axis *axis = &partition->kept.axis[i];
     const int64_t step = index % axis->extent;
-    place.tensor += step * axis->tensor;
+    add_step(place.tensor, step, axis);
     place.cell += step * axis->cell;
     place.parameter += step * axis->parameter;
     index /= axis->extent;
@@ -427,18 +477,26 @@ axn_place axn_unit_at(const axn_partition *partition, int64_t index) {
 axn_block axn_block_at(const axn_nest *nest, int64_t index) {
   if (nest->blocks == 1)
     return (axn_block){.rows = nest->row.extent, .length = nest->length.extent};
-  const int64_t along = index % nest->length_blocks * nest->block_length;
-  index /= nest->length_blocks;
-  const int64_t row = index % nest->row_blocks * nest->block_rows;
-  index /= nest->row_blocks;
-  axn_block block = {.tensor = along * nest->length.tensor + row * nest->row.tensor,
-                     .parameter = along * nest->length.parameter + row * nest->row.parameter,
+  /* Blocks may be small: no division that is not due. */
+  int64_t along = 0, row = index;
+  if (nest->length_blocks > 1) {
+    along = index % nest->length_blocks * nest->block_length;
+    row = index /= nest->length_blocks;
+  }
+  if (nest->outer.count > 0) {
+    row = index % nest->row_blocks;
+    index /= nest->row_blocks;
+  }
+  row *= nest->block_rows;
+  axn_block block = {.parameter = along * nest->length.parameter + row * nest->row.parameter,
                      .rows = smaller(nest->block_rows, nest->row.extent - row),
                      .length = smaller(nest->block_length, nest->length.extent - along)};
+  add_step(block.tensor, along, &nest->length);
+  add_step(block.tensor, row, &nest->row);
   for (int i = nest->outer.count - 1; i >= 0; i--) {
     const axn_axis *axis = &nest->outer.axis[i];
     const int64_t step = index % axis->extent;
-    block.tensor += step * axis->tensor;
+    add_step(block.tensor, step, axis);
     block.parameter += step * axis->parameter;
     block.segment += step * axis->segment;
     index /= axis->extent;

@@ -18,6 +18,7 @@
 #include <stdbool.h>
 
 #include "kernels/sizes.h"
+#include "side.h"
 #include "strategy.h"
 
 enum {
@@ -38,8 +39,8 @@ enum {
 
 typedef struct axn_axis {
   int64_t extent;
-  int64_t tensor; /* stride in elements of x */
-  int64_t cell;   /* stride in cells; 0: reduced */
+  int64_t tensor[AXN_SIDES]; /* strides in elements of x and of y */
+  int64_t cell;              /* stride in cells; 0: reduced */
   int64_t
       parameter;   /* stride in the other broadcast array: parameters where cells are statistics */
   int64_t segment; /* stride in the nest's segments */
@@ -62,11 +63,11 @@ typedef struct axn_nest {
   axn_form form;
   bool weighted; /* parameters meet elements, not lines: each of a line has its own, or each row */
   int64_t fold;  /* neighbouring columns that make one line; 1 in the other forms */
-  int64_t lines_per_cell; /* lines of a cell that differ in their parameter */
-  int64_t line_tensor;    /* stride from line to line, in the tensor */
-  int64_t cell_parameter; /* stride of a line's parameter from cell to cell, */
-  int64_t line_parameter; /* and from line to line of a cell */
-  axn_axis length;        /* of a line, where it is a run of memory; else of extent 1 */
+  int64_t lines_per_cell;         /* lines of a cell that differ in their parameter */
+  int64_t line_tensor[AXN_SIDES]; /* strides from line to line, in the tensors */
+  int64_t cell_parameter;         /* stride of a line's parameter from cell to cell, */
+  int64_t line_parameter;         /* and from line to line of a cell */
+  axn_axis length;                /* of a line, where it is a run of memory; else of extent 1 */
   axn_axis row;        /* the axis along which lines are repeated; extent 1 where there is none */
   axn_axis_list outer; /* what else is reduced */
   int64_t segments;    /* parameters that one line meets along the outer axes, 1 but in odd cases */
@@ -90,23 +91,24 @@ typedef struct axn_partition {
 /* One way to cut the tensor. */
 typedef struct axn_geometry {
   axn_partition partition;
-  axn_nest sums;  /* for sums over x alone: a line is a whole cell */
+  axn_nest sums;  /* for sums over x alone: a line is a whole cell, strides of y play no part */
   axn_nest lines; /* for all that knows parameters */
 } axn_geometry;
 
 /* Where a unit lies. */
 typedef struct axn_place {
-  int64_t tensor, cell, parameter;
+  int64_t tensor[AXN_SIDES], cell, parameter;
   int64_t cells;
 } axn_place;
 
 /* Where a block lies, relative to its unit. */
 typedef struct axn_block {
-  int64_t tensor, parameter, segment;
+  int64_t tensor[AXN_SIDES], parameter, segment;
   int64_t rows, length;
 } axn_block;
 
-/* Axes in the order of memory, outermost first. */
+/* Axes in the order of the layout, outermost first; the descriptor's strides are those of memory, all filled
+ * in. */
 axn_axis_list axn_list_axes(const axn_desc *desc, const axn_axes *axes);
 
 /* The same axes with one cell per parameter: what given statistics per channel normalize. */
@@ -130,7 +132,8 @@ axn_place axn_unit_at(const axn_partition *partition, int64_t index);
 /* The cells of a place from `skip` on, so many of them. */
 static inline axn_place axn_place_after(const axn_place *place, const axn_axis *unit, int64_t skip,
                                         int64_t cells) {
-  return (axn_place){.tensor = place->tensor + skip * unit->tensor,
+  return (axn_place){.tensor = {place->tensor[AXN_SIDE_X] + skip * unit->tensor[AXN_SIDE_X],
+                                place->tensor[AXN_SIDE_Y] + skip * unit->tensor[AXN_SIDE_Y]},
                      .cell = place->cell + skip * unit->cell,
                      .parameter = place->parameter + skip * unit->parameter,
                      .cells = cells};

@@ -61,6 +61,15 @@ static axn_status check_shape(const axn_desc *desc, int64_t *elements, axn_error
   return AXN_OK;
 }
 
+static axn_status read_views(axn_plan *plan, axn_error *error) {
+  const int64_t most = PTRDIFF_MAX / BYTES_PER_ELEMENT;
+  axn_desc *desc = &plan->desc;
+  const axn_status status =
+      axn_read_view(desc, desc->x_strides, "x_strides", most, &plan->views[AXN_SIDE_X], error);
+  if (status != AXN_OK) return status;
+  return axn_read_view(desc, desc->y_strides, "y_strides", most, &plan->views[AXN_SIDE_Y], error);
+}
+
 static axn_status check_enums(const axn_desc *desc, axn_error *error) {
   if (axn_dtype_size(desc->dtype) == 0) {
     return axn_fail(error, AXN_ERROR_OPTION, "dtype: %d is unknown", (int)desc->dtype);
@@ -158,6 +167,7 @@ static axn_status fill_plan(axn_plan *plan, axn_error *error) {
   const axn_kernel_set *kernels = NULL;
   axn_status status = check_enums(&plan->desc, error);
   if (status == AXN_OK) status = check_shape(&plan->desc, &plan->elements, error);
+  if (status == AXN_OK) status = read_views(plan, error);
   if (status == AXN_OK) status = check_numbers(&plan->desc, error);
   if (status == AXN_OK) status = axn_select(&plan->strategy, &plan->desc, &plan->axes, error);
   if (status == AXN_OK) {
@@ -229,6 +239,8 @@ axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, axn_erro
       .training_workspace = axn_training_bytes(plan),
       .inference_workspace = axn_inference_bytes(plan),
       .backward_workspace = axn_backward_bytes(plan),
+      .x_span = plan->elements == 0 ? 0 : plan->views[AXN_SIDE_X].span,
+      .y_span = plan->elements == 0 ? 0 : plan->views[AXN_SIDE_Y].span,
   };
   *info = filled;
   return axn_succeed(error);

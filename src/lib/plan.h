@@ -7,9 +7,10 @@
 #include "kernels/wide.h"
 #include "parallel.h"
 #include "partition.h"
+#include "view.h"
 
 struct axn_plan {
-  axn_desc desc;
+  axn_desc desc; /* with all strides filled in */
   axn_strategy strategy;
   axn_axes axes;
   axn_isa isa;
@@ -21,6 +22,7 @@ struct axn_plan {
   axn_moments_kernel *const *moments;        /* per form */
   int64_t cache_bytes;                       /* that all cores share */
   int64_t elements;                          /* 0 where N is 0; all below is then for N = 1 */
+  axn_view views[AXN_SIDES];                 /* where the elements of the tensors lie */
   int64_t parameters;                        /* of scale and of shift */
   int64_t running;                           /* 0 where the norm keeps no running statistics */
   axn_geometry own;                          /* cells are the statistics of x */

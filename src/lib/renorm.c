@@ -36,16 +36,16 @@ static axn_status check_renorm_buffers(const axn_renorm_args *args, axn_error *e
   const size_t value = sizeof(float);
   const int64_t channels = args->channels;
   const axn_buffer buffers[] = {
-      {"mean", args->mean, channels, value, true, false, NULL, NULL},
-      {"rstd", args->rstd, channels, value, true, false, NULL, NULL},
-      {"running_mean", args->running_mean, channels, value, true, false, NULL, NULL},
-      {"running_variance", args->running_variance, channels, value, true, false, NULL, NULL},
-      {"scale", args->scale, channels, value, false, false, NULL, NULL},
-      {"shift", args->shift, channels, value, false, false, NULL, NULL},
-      {"r", args->r, channels, value, true, true, NULL, NULL},
-      {"d", args->d, channels, value, true, true, NULL, NULL},
-      {"effective_scale", args->effective_scale, channels, value, true, true, NULL, NULL},
-      {"effective_shift", args->effective_shift, channels, value, true, true, NULL, NULL},
+      {"mean", args->mean, channels, value, true, false, NULL, NULL, NULL},
+      {"rstd", args->rstd, channels, value, true, false, NULL, NULL, NULL},
+      {"running_mean", args->running_mean, channels, value, true, false, NULL, NULL, NULL},
+      {"running_variance", args->running_variance, channels, value, true, false, NULL, NULL, NULL},
+      {"scale", args->scale, channels, value, false, false, NULL, NULL, NULL},
+      {"shift", args->shift, channels, value, false, false, NULL, NULL, NULL},
+      {"r", args->r, channels, value, true, true, NULL, NULL, NULL},
+      {"d", args->d, channels, value, true, true, NULL, NULL, NULL},
+      {"effective_scale", args->effective_scale, channels, value, true, true, NULL, NULL, NULL},
+      {"effective_shift", args->effective_shift, channels, value, true, true, NULL, NULL, NULL},
   };
   return axn_check_buffers(buffers, sizeof buffers / sizeof *buffers, error);
 }
@@ -79,10 +79,10 @@ axn_status axn_renorm_grad_scale(int64_t channels, const float *r, const float *
                                  const float *grad_shift, float *grad_scale, axn_error *error) {
   const size_t value = sizeof(float);
   const axn_buffer buffers[] = {
-      {"r", r, channels, value, true, false, NULL, NULL},
-      {"d", d, channels, value, true, false, NULL, NULL},
-      {"grad_shift", grad_shift, channels, value, true, false, NULL, NULL},
-      {"grad_scale", grad_scale, channels, value, true, true, NULL, NULL},
+      {"r", r, channels, value, true, false, NULL, NULL, NULL},
+      {"d", d, channels, value, true, false, NULL, NULL, NULL},
+      {"grad_shift", grad_shift, channels, value, true, false, NULL, NULL, NULL},
+      {"grad_scale", grad_scale, channels, value, true, true, NULL, NULL, NULL},
   };
   axn_status status = check_channels(channels, error);
   if (status == AXN_OK) status = axn_check_buffers(buffers, 4, error);

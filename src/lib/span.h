@@ -7,23 +7,35 @@
 #include "partition.h"
 
 /* Elements from the first line of a unit to line `line`. */
-static inline int64_t axn_line_offset(const axn_nest *nest, int64_t line) {
-  return line * nest->fold * nest->line_tensor;
+static inline int64_t axn_line_offset(const axn_nest *nest, int64_t line, axn_side side) {
+  return line * nest->fold * nest->line_tensor[side];
 }
 
-/* A block of so many lines, with one result per line. */
-static inline axn_span axn_span_of(const axn_nest *nest, const axn_block *block, int64_t lines) {
+/* Elements from the start of a tensor to line `line` of a block. */
+static inline int64_t axn_block_offset(const axn_nest *nest, const axn_place *unit,
+                                       const axn_block *block, int64_t line, axn_side side) {
+  return unit->tensor[side] + block->tensor[side] + axn_line_offset(nest, line, side);
+}
+
+static inline axn_strides axn_strides_of(const axn_nest *nest, axn_side side) {
+  return (axn_strides){nest->line_tensor[side], nest->row.tensor[side]};
+}
+
+/* A block of so many lines, with one result per line, in a tensor of this side. */
+static inline axn_span axn_span_of(const axn_nest *nest, const axn_block *block, int64_t lines,
+                                   axn_side side) {
   return (axn_span){.lines = lines,
-                    .line_stride = nest->line_tensor,
+                    .line_stride = nest->line_tensor[side],
                     .rows = block->rows,
-                    .row_stride = nest->row.tensor,
+                    .row_stride = nest->row.tensor[side],
                     .length = block->length,
                     .fold = nest->fold};
 }
 
 /* The same for work on every element: folded columns are columns like any other. */
-static inline axn_span axn_apply_span(const axn_nest *nest, const axn_block *block, int64_t lines) {
-  axn_span span = axn_span_of(nest, block, lines * nest->fold);
+static inline axn_span axn_apply_span(const axn_nest *nest, const axn_block *block, int64_t lines,
+                                      axn_side side) {
+  axn_span span = axn_span_of(nest, block, lines * nest->fold, side);
   span.fold = 1;
   return span;
 }

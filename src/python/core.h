@@ -68,6 +68,10 @@ void form_of_shape(struct form *form, int rank, const int64_t *shape, bool writt
 bool view_has_shape(const struct view *view, const struct form *form, bool written_last);
 bool view_is_dense(const struct view *view, const struct form *form, struct order order);
 
+/* Whether it lies as these strides say, which are those of the form's axes. */
+bool view_has_strides(const struct view *view, const struct form *form, bool written_last,
+                      const int64_t *strides);
+
 /* A new tuple of ints. */
 PyObject *core_tuple(int count, const int64_t *values);
 

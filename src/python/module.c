@@ -22,36 +22,65 @@ PyObject *core_tuple(int count, const int64_t *values) {
   return tuple;
 }
 
-PyDoc_STRVAR(inspect_doc, "inspect(array, name, written_last) -> (dtype, shape, memory_last)\n\n"
-                          "Raises where the array lies neither channels first nor channels last.");
+PyDoc_STRVAR(
+    inspect_doc,
+    "inspect(array, name, written_last, memory_last=None) -> (dtype, shape, memory_last, "
+    "strides)\n\n"
+    "Strides are None where the array lies one element after the other, channels first or last, or "
+    "as\n"
+    "memory_last says; else those of a view, in elements. Raises where no plan takes them; with\n"
+    "memory_last given, they are then None too, as the array is not the one to blame yet.");
+
+/* Whether channels are nearer to each other than positions. */
+static bool channels_are_inner(const struct view *view, const struct form *form,
+                               bool written_last) {
+  int64_t channels = 0, positions = INT64_MAX;
+  for (int place = 0; place < form->rank; place++) {
+    const int axis = form_axis(form, place, written_last);
+    if (form->extents[axis] < 2) continue;
+    if (axis == 1) channels = view->strides[place];
+    if (axis > 1 && view->strides[place] < positions) positions = view->strides[place];
+  }
+  return channels > 0 && positions < INT64_MAX && channels < positions;
+}
+
+static bool all_positive(const struct view *view) {
+  for (int place = 0; place < view->rank; place++)
+    if (view->shape[place] > 1 && view->strides[place] < 1) return false;
+  return true;
+}
 
 static PyObject *inspect(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   (void)module;
-  if (count != 3) return PyErr_Format(PyExc_TypeError, "3 arguments are due");
+  if (count != 3 && count != 4) return PyErr_Format(PyExc_TypeError, "3 or 4 arguments are due");
   const char *name = PyUnicode_AsUTF8AndSize(args[1], NULL);
   if (name == NULL) return NULL;
   struct view view;
   if (!view_open(&view, args[0], name)) return NULL;
   struct form form;
-  struct order order = {Py_IsTrue(args[2]) != 0, false};
+  const bool given = count == 4;
+  struct order order = {Py_IsTrue(args[2]) != 0, given && Py_IsTrue(args[3]) != 0};
   form_of_shape(&form, view.rank, view.shape, order.written_last);
   bool dense = view_is_dense(&view, &form, order);
-  if (!dense) {
+  if (!dense && !given) {
     order.memory_last = true;
     dense = view_is_dense(&view, &form, order);
+    if (!dense) order.memory_last = channels_are_inner(&view, &form, order.written_last);
   }
+  const bool positive = all_positive(&view);
   PyObject *result = NULL;
-  if (view.element == &core_int64)
+  if (view.element == &core_int64 && !given)
     PyErr_Format(core_argument_error, "%s: elements of type int64 are not supported", name);
-  else if (dense)
-    result = Py_BuildValue("(iNO)", (int)view.element->dtype, core_tuple(view.rank, view.shape),
-                           order.memory_last ? Py_True : Py_False);
+  else if (!dense && !positive && !given)
+    PyErr_Format(core_argument_error,
+                 "%s: a view that repeats elements or runs backwards; copy it first "
+                 "(numpy.ascontiguousarray)",
+                 name);
   else
-    PyErr_Format(
-        core_argument_error,
-        "%s: a view whose elements do not lie one after the other, neither with channels first nor "
-        "with channels last; copy it first (numpy.ascontiguousarray)",
-        name);
+    result = Py_BuildValue("(iNON)", (int)view.element->dtype, core_tuple(view.rank, view.shape),
+                           order.memory_last ? Py_True : Py_False,
+                           dense || !positive ? Py_NewRef(Py_None)
+                                              : core_tuple(view.rank, view.strides));
   view_close(&view);
   return result;
 }

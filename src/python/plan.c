@@ -38,6 +38,7 @@ typedef struct {
   const struct element *element;
   struct order order;
   struct form forms[KINDS];
+  int64_t strides[2][AXN_MAX_RANK]; /* of x, of y; zero: dense */
 } plan_object;
 
 /* What the arrays beside x look like, from what the plan says of itself. */
@@ -105,15 +106,29 @@ static bool parse_shape(PyObject *shape, struct form *form, bool written_last) {
   return PyErr_Occurred() == NULL;
 }
 
+/* Strides of x and what lies like it, or of y: None or a tuple, as the shape is written. */
+static bool parse_strides(PyObject *strides, plan_object *self, int64_t *parsed) {
+  const struct form *form = &self->forms[DATA];
+  if (strides == NULL || Py_IsNone(strides)) return true;
+  if (PyTuple_Size(strides) != form->rank) {
+    if (PyErr_Occurred() == NULL) PyErr_SetString(PyExc_ValueError, "strides: as many as axes");
+    return false;
+  }
+  for (int place = 0; place < form->rank; place++)
+    parsed[form_axis(form, place, self->order.written_last)] =
+        PyLong_AsLongLong(PyTuple_GetItem(strides, place));
+  return PyErr_Occurred() == NULL;
+}
+
 static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   const char *norm, *activation = "none";
   int dtype, written_last, memory_last, per_element, unbiased, hosted;
   long long groups, ghost_batch = 0;
-  PyObject *shape;
-  if (!PyArg_ParseTuple(args, "siO!ppLipddpip|Lsd:Plan", &norm, &dtype, &PyTuple_Type, &shape,
+  PyObject *shape, *x_strides = NULL, *y_strides = NULL;
+  if (!PyArg_ParseTuple(args, "siO!ppLipddpip|LsdOO:Plan", &norm, &dtype, &PyTuple_Type, &shape,
                         &written_last, &memory_last, &groups, &desc->axis, &per_element,
                         &desc->epsilon, &desc->momentum, &unbiased, &desc->threads, &hosted,
-                        &ghost_batch, &activation, &desc->negative_slope)) {
+                        &ghost_batch, &activation, &desc->negative_slope, &x_strides, &y_strides)) {
     if (PyErr_ExceptionMatches(PyExc_OverflowError))
       PyErr_SetString(core_argument_error,
                       "groups, ghost_batch, axis or threads: a number out of range");
@@ -132,7 +147,9 @@ static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   desc->parameters = per_element ? AXN_PARAMETERS_PER_ELEMENT : AXN_PARAMETERS_PER_CHANNEL;
   desc->running_variance = unbiased ? AXN_RUNNING_VARIANCE_UNBIASED : AXN_RUNNING_VARIANCE_BIASED;
   return parse_norm(norm, &desc->norm) && parse_activation(activation, &desc->activation) &&
-         parse_shape(shape, &self->forms[DATA], self->order.written_last);
+         parse_shape(shape, &self->forms[DATA], self->order.written_last) &&
+         parse_strides(x_strides, self, self->strides[0]) &&
+         parse_strides(y_strides, self, self->strides[1]);
 }
 
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
@@ -143,6 +160,8 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords
   if (!parse_desc(args, &desc, self)) return Py_DECREF(self), NULL;
   desc.rank = self->forms[DATA].rank;
   memcpy(desc.shape, self->forms[DATA].extents, sizeof desc.shape);
+  memcpy(desc.x_strides, self->strides[0], sizeof desc.x_strides);
+  memcpy(desc.y_strides, self->strides[1], sizeof desc.y_strides);
   axn_error error;
   axn_status status = axn_plan_create(&self->plan, &desc, &error);
   self->info = axn_plan_info_init();
@@ -178,6 +197,22 @@ static void refuse_shape(const struct view *view, const char *name, const struct
   Py_XDECREF(due);
 }
 
+/* Which of the strides an array lies by; null: it is dense. */
+static const int64_t *strides_for(const plan_object *self, const struct slot *slot) {
+  const bool like_x = strcmp(slot->name, "x") == 0 || strcmp(slot->name, "grad_x") == 0;
+  const int64_t *strides = self->strides[like_x ? 0 : 1];
+  for (int axis = 0; slot->kind == DATA && axis < self->forms[DATA].rank; axis++)
+    if (strides[axis] != 0) return strides;
+  return NULL;
+}
+
+static bool lies_right(const plan_object *self, const struct view *view, const struct slot *slot) {
+  const struct form *form = &self->forms[slot->kind];
+  const int64_t *strides = strides_for(self, slot);
+  return strides != NULL ? view_has_strides(view, form, self->order.written_last, strides)
+                         : view_is_dense(view, form, self->order);
+}
+
 static bool check_view(const plan_object *self, const struct view *view, const struct slot *slot) {
   const struct form *form = &self->forms[slot->kind];
   const struct element *element = element_of(self, slot->kind);
@@ -189,7 +224,10 @@ static bool check_view(const plan_object *self, const struct view *view, const s
     PyErr_Format(core_argument_error, "%s: read-only, but it is written", slot->name);
   } else if (!scalar && !view_has_shape(view, form, self->order.written_last)) {
     refuse_shape(view, slot->name, form, self->order.written_last);
-  } else if (!scalar && !view_is_dense(view, form, self->order)) {
+  } else if (!scalar && !lies_right(self, view, slot) && strides_for(self, slot) != NULL) {
+    PyErr_Format(core_argument_error, "%s: its elements do not lie as those of %s", slot->name,
+                 strcmp(slot->name, "grad_x") == 0 ? "x" : "y or grad_y");
+  } else if (!scalar && !lies_right(self, view, slot)) {
     PyErr_Format(core_argument_error,
                  "%s: its elements do not lie one after the other with %s, as x's do", slot->name,
                  self->order.memory_last ? "channels last" : "channels first");
@@ -367,6 +405,28 @@ static PyObject *allocation(const plan_object *self, enum kind kind) {
 static PyObject *get_data(PyObject *self, void *closure) {
   return (void)closure, allocation((const plan_object *)self, DATA);
 }
+/* How an array that is a view has to be allocated: its type, its shape and strides in the order of the
+ * user; or None. */
+static PyObject *strided(const plan_object *self, int side) {
+  const struct form *form = &self->forms[DATA];
+  int64_t extents[AXN_MAX_RANK], strides[AXN_MAX_RANK], given = 0;
+  for (int place = 0; place < form->rank; place++) {
+    const int axis = form_axis(form, place, self->order.written_last);
+    extents[place] = form->extents[axis];
+    strides[place] = self->strides[side][axis];
+    given |= strides[place];
+  }
+  if (given == 0) Py_RETURN_NONE;
+  return Py_BuildValue("(sNN)", self->element->name, core_tuple(form->rank, extents),
+                       core_tuple(form->rank, strides));
+}
+
+static PyObject *get_x_view(PyObject *self, void *closure) {
+  return (void)closure, strided((const plan_object *)self, 0);
+}
+static PyObject *get_y_view(PyObject *self, void *closure) {
+  return (void)closure, strided((const plan_object *)self, 1);
+}
 static PyObject *get_parameters(PyObject *self, void *closure) {
   return (void)closure, allocation((const plan_object *)self, PARAMETERS);
 }
@@ -383,6 +443,8 @@ static PyObject *get_workspaces(PyObject *self, void *closure) {
 }
 
 static PyGetSetDef members[] = {{"data", get_data, NULL, NULL, NULL},
+                                {"x_view", get_x_view, NULL, NULL, NULL},
+                                {"y_view", get_y_view, NULL, NULL, NULL},
                                 {"parameters", get_parameters, NULL, NULL, NULL},
                                 {"statistics", get_statistics, NULL, NULL, NULL},
                                 {"workspaces", get_workspaces, NULL, NULL, NULL},

@@ -244,3 +244,13 @@ bool view_is_dense(const struct view *view, const struct form *form, struct orde
   }
   return true;
 }
+
+bool view_has_strides(const struct view *view, const struct form *form, bool written_last,
+                      const int64_t *strides) {
+  for (int place = 0; place < form->rank; place++) {
+    const int axis = form_axis(form, place, written_last);
+    if (form->extents[axis] == 0) return true;
+    if (form->extents[axis] > 1 && strides[axis] != view->strides[place]) return false;
+  }
+  return true;
+}

@@ -7,7 +7,7 @@
 
 #include "axisnorm/moments.h"
 
-enum { MOST_ELEMENTS = 1 << 14 };
+enum { MOST_ELEMENTS = 1 << 14, MOST_SPANNED = 1 << 16 };
 
 typedef struct source {
   const uint8_t *at;
@@ -43,6 +43,20 @@ static axn_strategy take_strategy(source *from, axn_axes *axes) {
   return strategy;
 }
 
+/* Dense; any numbers; or ones with which no elements overlap: the axes in any order, with gaps. */
+static void take_strides(source *from, const axn_desc *desc, int64_t strides[AXN_MAX_RANK]) {
+  const int64_t kind = take(from, 4);
+  int order[AXN_MAX_RANK] = {0, 1, 2, 3, 4, 5, 6, 7};
+  int64_t next = 1;
+  if (kind == 0) return;
+  for (int i = 0; i < desc->rank && i < AXN_MAX_RANK; i++) {
+    const int other = i + (int)take(from, desc->rank - i), k = order[other];
+    order[other] = order[i];
+    strides[k] = kind == 1 ? take(from, 256) - 8 : next + take(from, 4) * take(from, 4);
+    next = strides[k] * (desc->shape[k] > 0 ? desc->shape[k] : 1);
+  }
+}
+
 static axn_desc take_desc(source *from) {
   axn_desc desc = axn_desc_init();
   desc.norm = (axn_norm)take(from, 9);
@@ -57,6 +71,8 @@ static axn_desc take_desc(source *from) {
   desc.axis = (int)take(from, 12) - 6;
   desc.threads = (int)take(from, 3);
   if (take(from, 4) == 0) desc.momentum = AXN_MOMENTUM_CUMULATIVE;
+  take_strides(from, &desc, desc.x_strides);
+  take_strides(from, &desc, desc.y_strides);
   if (take(from, 16) == 0 && from->left >= sizeof desc) {
     memcpy(&desc, from->at, sizeof desc);
     desc.struct_size = sizeof desc;
@@ -145,13 +161,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (axn_plan_create(&plan, &desc, &error) != AXN_OK) return 0;
   axn_plan_info info = axn_plan_info_init();
   axn_plan_describe(plan, &info, NULL);
-  if (info.elements <= MOST_ELEMENTS) {
-    const int64_t n = info.elements, p = info.parameters, s = info.statistics;
+  if (info.elements <= MOST_ELEMENTS && info.x_span <= MOST_SPANNED &&
+      info.y_span <= MOST_SPANNED) {
+    const int64_t x = info.x_span, y = info.y_span, p = info.parameters, s = info.statistics;
     const int64_t r = info.running_statistics;
-    float *all[] = {buffer(&from, n, 0), buffer(&from, n, 0), buffer(&from, p, 1),
+    float *all[] = {buffer(&from, x, 0), buffer(&from, y, 0), buffer(&from, p, 1),
                     buffer(&from, p, 1), buffer(&from, s, 1), buffer(&from, s, 1),
-                    buffer(&from, r, 1), buffer(&from, r, 1), buffer(&from, n, 0),
-                    buffer(&from, n, 1), buffer(&from, p, 1), buffer(&from, p, 1)};
+                    buffer(&from, r, 1), buffer(&from, r, 1), buffer(&from, y, 0),
+                    buffer(&from, x, 1), buffer(&from, p, 1), buffer(&from, p, 1)};
     const buffers b = {all[0], all[1], all[2], all[3], all[4],  all[5],
                        all[6], all[7], all[8], all[9], all[10], all[11]};
     run(plan, &info, &b);

@@ -104,23 +104,96 @@ def test_bfloat16_is_seen_without_a_copy():
 
 
 VIEWS = {
-    "sliced": lambda x: x[:, ::2],
-    "reversed": lambda x: x[:, ::-1],
+    "channels": lambda x: x[:, ::2],
+    "slice": lambda x: x[:, 1:4],
+    "samples": lambda x: x[1::2],
+    "crop": lambda x: x[..., 1:, 1:-1],
+    "columns": lambda x: x[..., ::3],
+    "channels last": lambda x: channels_last(x)[:, 2:5],
     "transposed": lambda x: x.transpose(0, 3, 2, 1),
-    "cropped": lambda x: x[..., 1:],
+}
+
+
+def drawn(view, random):
+    return VIEWS[view](random.normal(size=(4, 6, 4, 8)).astype("float32"))
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "instance", "group", "rms", "positional", "ghost_batch"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_views(view, norm, random):
+    run, run_backward = (getattr(axisnorm, f"{norm}_norm{kind}") for kind in ("", "_backward"))
+    options = {"groups": 1} if norm == "group" else {"ghost_batch": 2} if norm == "ghost_batch" else {}
+    if norm in ("layer", "rms"):
+        options["parameters"] = "per_channel"
+    x, grad_y, out = (drawn(view, random) for _ in range(3))
+    scale, shift = random.normal(size=(2, x.shape[1])).astype("float32")
+    train = {"training": True} if norm in ("batch", "ghost_batch") else {}
+    expected = run(x.copy(), scale, shift, return_statistics=True, **train, **options)
+    kept, whole, outside = x.copy(), out.base, out.base.copy()
+    actual = run(x, scale, shift, out=(out, *[None] * (len(expected) - 1)), return_statistics=True, **train,
+                 **options)
+    for one, two in zip(actual, expected, strict=True):
+        numpy.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+    numpy.testing.assert_array_equal(x, kept)
+    out[...] = 0
+    numpy.testing.assert_array_equal(whole, numpy.where(whole == 0, 0, outside))
+    due = run_backward(grad_y.copy(), x.copy(), *expected[1:], scale, **options)
+    found = run_backward(grad_y, x, *expected[1:], scale, **options)
+    for one, two in zip(found, due, strict=True):
+        numpy.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_views_with_residual_and_activation(random):
+    whole = random.normal(size=(3, 12, 5, 7)).astype("float32")
+    x, residual, grad_y = whole[:, :4], whole[:, 4:8], whole[:, 8:]
+    out = numpy.zeros_like(whole)
+    options = {"groups": 2, "activation": "silu"}
+    expected = axisnorm.group_norm(x.copy(), residual=residual.copy(), **options)
+    y, mean, rstd = axisnorm.group_norm(x, residual=residual, out=(out[:, 4:8], None, None), **options,
+                                        return_statistics=True)
+    numpy.testing.assert_array_equal(y, expected)
+    assert not out[:, :4].any() and not out[:, 8:].any()
+    numpy.testing.assert_array_equal(axisnorm.group_norm(x, residual=residual, **options), expected)
+    due, found = numpy.empty_like(x.copy()), out[:, 8:]
+    gradients = axisnorm.group_norm_backward(grad_y.copy(), x.copy(), mean, rstd, residual=residual.copy(),
+                                             grad_residual=due, **options)
+    actual = axisnorm.group_norm_backward(grad_y, x, mean, rstd, residual=residual, grad_residual=found,
+                                          **options)
+    assert actual.grad_x.strides == x.strides
+    numpy.testing.assert_allclose(found, due, rtol=1e-5, atol=1e-6)
+    for one, two in zip(actual, gradients, strict=True):
+        numpy.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_one_buffer_for_input_and_output(random):
+    features = random.normal(size=(2, 9, 4, 4)).astype("float32")
+    expected = axisnorm.instance_norm(features[:, :4].copy())
+    axisnorm.instance_norm(features[:, :4], out=features[:, 5:])
+    numpy.testing.assert_array_equal(features[:, 5:], expected)
+    refused("y: overlaps x", axisnorm.instance_norm, features[:, :4], out=features[:, 3:7])
+
+
+REFUSED = {
+    "reversed": lambda x: x[:, ::-1],
     "broadcast": lambda x: numpy.broadcast_to(x[:1], x.shape),
 }
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_views_that_no_layout_covers(view, random):
-    x = VIEWS[view](random.normal(size=(4, 6, 4, 8)).astype("float32"))
-    refused("x: a view whose elements do not lie one after the other", axisnorm.batch_norm, x, training=True)
+@pytest.mark.parametrize("view", REFUSED)
+def test_views_that_are_refused(view, random):
+    x = REFUSED[view](random.normal(size=(4, 6, 4, 8)).astype("float32"))
+    refused("x: a view that repeats elements or runs backwards", axisnorm.batch_norm, x, training=True)
     whole = numpy.ascontiguousarray(x)
-    out = VIEWS[view](numpy.zeros((4, 6, 4, 8), "float32"))
+    out = REFUSED[view](numpy.zeros((4, 6, 4, 8), "float32"))
     message = "read-only" if view == "broadcast" else "do not lie one after the other"
     refused("y: .*" + message, axisnorm.batch_norm, whole, training=True, out=out)
     assert not out.any()
+
+
+def test_windows_are_refused(random):
+    x = random.normal(size=(3, 20)).astype("float32")
+    windows = numpy.lib.stride_tricks.sliding_window_view(x, 4, axis=1)
+    refused("x_strides.*overlap", axisnorm.instance_norm, windows)
 
 
 def test_views_that_are_dense(random):
@@ -133,7 +206,11 @@ def test_views_that_are_dense(random):
 
 def test_layouts_must_agree(random):
     x = random.normal(size=(2, 4, 3, 3)).astype("float32")
-    refused("y: .* with channels first, as x's do", axisnorm.group_norm, x, groups=2, out=channels_last(x))
+    out = axisnorm.group_norm(x, groups=2, out=channels_last(x))
+    assert out.strides != x.strides
+    numpy.testing.assert_array_equal(out, axisnorm.group_norm(x, groups=2))
+    refused("residual: its elements do not lie as those of y", axisnorm.group_norm, x, groups=2, residual=x,
+            out=channels_last(x))
     scale = numpy.ones((4, 3, 3), "float32")
     refused("scale: .* with channels last, as x's do", axisnorm.layer_norm, channels_last(x), scale)
     refused("layout: 'hwcn'", axisnorm.group_norm, x, groups=2, layout="hwcn")

@@ -33,11 +33,14 @@ INLINE vector apply_to(vector x, const apply_factors *f, int64_t at) {
 typedef struct apply_place {
   const element *x;
   element *y;
-  int64_t at; /* of it, in what the block's pointers point to */
+  int64_t at; /* of it, in what the ending's pointers point to */
 } apply_place;
 
-INLINE apply_place place_at(const axn_apply_block *block, int64_t at) {
-  return (apply_place){input_at(block->x, at), output_at(block->y, at), at};
+/* The beginning of a row. */
+INLINE apply_place place_at(const axn_apply_block *block, int64_t r, const axn_ending *ending) {
+  return (apply_place){input_at(block->x, r * block->span.row_stride),
+                       output_at(block->y, r * block->y_strides.row),
+                       ending == NULL ? 0 : r * ending->strides.row};
 }
 
 /* A vector of a run. */
@@ -117,14 +120,40 @@ INLINE apply_factors factors_of_line(const axn_apply_block *block, int64_t line,
                          shift};
 }
 
+INLINE void apply_element(const axn_apply_block *block, int64_t r, int64_t l) {
+  const int64_t from = r * block->span.row_stride + l * block->span.line_stride;
+  const int64_t to = r * block->y_strides.row + l * block->y_strides.line;
+  const float x = (float)element_value(*input_at(block->x, from));
+  *output_at(block->y, to) =
+      nearest_element((x - block->mean[l]) * block->multiplier[l] + block->offset[l]);
+}
+
+/* Lines of one element each, which views have, in the order of memory. */
+static void apply_elements(const axn_apply_block *given) {
+  const axn_apply_block block = *given;
+  const axn_span *span = &block.span;
+  if (span->line_stride < span->row_stride) {
+    for (int64_t r = 0; r < span->rows; r++) {
+      for (int64_t l = 0; l < span->lines; l++) apply_element(&block, r, l);
+    }
+    return;
+  }
+  for (int64_t l = 0; l < span->lines; l++) {
+    for (int64_t r = 0; r < span->rows; r++) apply_element(&block, r, l);
+  }
+}
+
 INLINE void apply_lines(const axn_apply_block *block, const float *scale, const float *shift,
                         const axn_ending *ending) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
+    apply_place run = place_at(block, r, ending);
     for (int64_t l = 0; l < span->lines; l++) {
-      const apply_place run = place_at(block, r * span->row_stride + l * span->line_stride);
       const apply_factors factors = factors_of_line(block, l, scale, shift);
       apply_run(&run, span->length, &factors, ending, block->streams);
+      run.x += span->line_stride;
+      run.y += block->y_strides.line;
+      if (ending != NULL) run.at += ending->strides.line;
     }
   }
 }
@@ -147,9 +176,9 @@ INLINE vector apply_next(const axn_apply_block *block, apply_sequence *at, const
 }
 
 /* Lines that follow each other without a gap, no shorter than a vector, as one run of aligned vectors. */
-INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t first,
+INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t r,
                                     const axn_ending *ending, bool streams) {
-  const apply_place run = place_at(block, first);
+  const apply_place run = place_at(block, r, ending);
   const int64_t length = block->span.length, total = block->span.lines * length;
   apply_sequence at = {0, length, factors_of_line(block, 0, NULL, NULL)};
   int64_t i = until_aligned(run.y);
@@ -171,25 +200,26 @@ INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t first,
   }
 }
 
-/* Whether lines are better taken as one run than each by itself: few of them would begin aligned. */
-INLINE bool is_sequence(const axn_span *span) {
-  return span->lines > 1 && span->line_stride == span->length && span->length >= WIDTH &&
-         span->length % WIDTH != 0;
+/* Whether lines are better taken as one run than each by itself: few of them would begin aligned. `other`:
+ * from line to line in another tensor. */
+INLINE bool is_sequence(const axn_span *span, int64_t other) {
+  return span->lines > 1 && span->line_stride == span->length && other == span->length &&
+         span->length >= WIDTH && span->length % WIDTH != 0;
 }
 
 INLINE void apply_all_rows(const axn_apply_block *block, const axn_ending *ending) {
-  if (!is_sequence(&block->span)) {
+  if (!is_sequence(&block->span, block->y_strides.line) ||
+      (ending != NULL && ending->strides.line != block->span.length)) {
     apply_lines(block, NULL, NULL, ending);
     return;
   }
   for (int64_t r = 0; r < block->span.rows; r++) {
-    const int64_t at = r * block->span.row_stride;
     if (ending != NULL) {
-      apply_lines_in_sequence(block, at, ending, block->streams);
+      apply_lines_in_sequence(block, r, ending, block->streams);
     } else if (block->streams) {
-      apply_lines_in_sequence(block, at, NULL, true);
+      apply_lines_in_sequence(block, r, NULL, true);
     } else {
-      apply_lines_in_sequence(block, at, NULL, false);
+      apply_lines_in_sequence(block, r, NULL, false);
     }
   }
 }
@@ -203,6 +233,8 @@ static void apply_rows_and_end(const axn_apply_block *block) {
 static void apply_rows(const axn_apply_block *block) {
   if (axn_ends(&block->ending)) {
     apply_rows_and_end(block);
+  } else if (block->span.length == 1) {
+    apply_elements(block);
   } else {
     apply_all_rows(block, NULL);
   }
@@ -291,7 +323,7 @@ INLINE void apply_all_columns(const axn_apply_block *block, const axn_ending *en
                               bool weighted) {
   const bool streams = block->streams && worth_streaming(block->y, block->span.lines);
   for (int64_t r = 0; r < block->span.rows; r++) {
-    const apply_place row = place_at(block, r * block->span.row_stride);
+    const apply_place row = place_at(block, r, ending);
     const int64_t parameter = r * block->parameter_stride;
     const row_weights some = {weighted && block->scale != NULL ? block->scale[parameter] : 1,
                               weighted && block->shift != NULL ? block->shift[parameter] : 0};

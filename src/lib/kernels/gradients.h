@@ -104,10 +104,12 @@ INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_g
     gradient_totals totals;
     for (int i = 0; i < SUMS * EIGHTS; i++)
       totals.eights[i / EIGHTS][i % EIGHTS] = (wide_vector){0};
+    const element *x = input_at(block->x, l * span->line_stride);
+    const element *grad_y = input_at(block->grad_y, l * block->grad_y_strides.line);
     for (int64_t r = 0; r < span->rows; r++) {
-      const int64_t at = l * span->line_stride + r * span->row_stride;
-      add_gradients(input_at(block->x, at), input_at(block->grad_y, at), scale, span->length,
-                    block->mean[l], block->rstd[l], &totals);
+      add_gradients(x, grad_y, scale, span->length, block->mean[l], block->rstd[l], &totals);
+      x += span->row_stride;
+      grad_y += block->grad_y_strides.row;
     }
     for (int s = 0; s < SUMS; s++) memcpy(eights[s] + 8 * l, totals.eights[s], 8 * sizeof(double));
   }
@@ -118,8 +120,34 @@ INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_g
   }
 }
 
+/* Lines of one element each, which views have: one after the other, as there are no lanes to fill. */
+static void sum_elements(const axn_gradient_block *given, axn_gradient_sums out) {
+  const axn_gradient_block block = *given;
+  for (int64_t l = 0; l < block.span.lines; l++) {
+    const float mean = block.mean[l], rstd = block.rstd[l];
+    const element *x = input_at(block.x, l * block.span.line_stride);
+    const element *grad_y = input_at(block.grad_y, l * block.grad_y_strides.line);
+    double centred = 0, gradient = 0, product = 0;
+    for (int64_t r = 0; r < block.span.rows; r++) {
+      const float e = ((float)element_value(*x) - mean) * rstd, g = (float)element_value(*grad_y);
+      centred += (double)e;
+      gradient += (double)g;
+      product += (double)(g * e);
+      x += block.span.row_stride;
+      grad_y += block.grad_y_strides.row;
+    }
+    out.centred[l] = centred;
+    out.gradient[l] = gradient;
+    out.product[l] = product;
+  }
+}
+
 static void gradient_sums_of_rows(const axn_gradient_block *block, axn_gradient_sums out) {
-  sum_lines(block, NULL, out);
+  if (block->span.length == 1) {
+    sum_elements(block, out);
+  } else {
+    sum_lines(block, NULL, out);
+  }
 }
 
 static void gradient_sums_weighted(const axn_gradient_block *block, axn_gradient_sums out) {
@@ -146,15 +174,16 @@ INLINE void add_column_terms(const axn_gradient_block *block, const element *x,
                              int64_t columns, double totals[SUMS][AXN_LINE_ROOM]) {
   const vector none = {0};
   const bool whole = columns >= WIDTH;
-  const int64_t stride = block->span.row_stride;
+  const int64_t stride = block->span.row_stride, grad_y_stride = block->grad_y_strides.row;
   const vector mean = whole ? load(block->mean + j) : load_some(block->mean + j, columns, none);
   const vector rstd = whole ? load(block->rstd + j) : load_some(block->rstd + j, columns, none);
   vector centred = none, gradient = none, product = none;
-  for (int64_t r = 0, at = j; r < rows; r++, at += stride) {
-    fetch(x + at, TERMS * stride * (int64_t)sizeof *x);
-    fetch(grad_y + at, TERMS * stride * (int64_t)sizeof *grad_y);
-    const vector value = whole ? load_elements(x + at) : load_some_elements(x + at, columns, none);
-    vector g = whole ? load_elements(grad_y + at) : load_some_elements(grad_y + at, columns, none);
+  x += j, grad_y += j;
+  for (int64_t r = 0; r < rows; r++, x += stride, grad_y += grad_y_stride) {
+    fetch(x, TERMS * stride * (int64_t)sizeof *x);
+    fetch(grad_y, TERMS * grad_y_stride * (int64_t)sizeof *grad_y);
+    const vector value = whole ? load_elements(x) : load_some_elements(x, columns, none);
+    vector g = whole ? load_elements(grad_y) : load_some_elements(grad_y, columns, none);
     if (scale != NULL) g *= scale[r * block->parameter_stride];
     const vector e = (value - mean) * rstd;
     centred += e;
@@ -177,7 +206,7 @@ INLINE void sum_columns(const axn_gradient_block *given, bool weighted, axn_grad
   for (int64_t first = 0; first < span->rows; first += TERMS) {
     const int64_t rows = span->rows - first < TERMS ? span->rows - first : TERMS;
     const element *x = input_at(block.x, first * span->row_stride);
-    const element *grad_y = input_at(block.grad_y, first * span->row_stride);
+    const element *grad_y = input_at(block.grad_y, first * block.grad_y_strides.row);
     const float *scale = weighted ? block.scale + first * block.parameter_stride : NULL;
     int64_t j = 0;
     for (; j + WIDTH <= columns; j += WIDTH) {
@@ -281,11 +310,15 @@ INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t 
 INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scale) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
+    const element *x = input_at(block->x, r * span->row_stride);
+    const element *grad_y = input_at(block->grad_y, r * block->grad_y_strides.row);
+    element *grad_x = output_at(block->grad_x, r * span->row_stride);
     for (int64_t l = 0; l < span->lines; l++) {
-      const int64_t at = r * span->row_stride + l * span->line_stride;
       const run_factors factors = gradient_factors_of(block, l, scale);
-      gradient_of_run(input_at(block->x, at), input_at(block->grad_y, at),
-                      output_at(block->grad_x, at), span->length, &factors, block->streams);
+      gradient_of_run(x, grad_y, grad_x, span->length, &factors, block->streams);
+      x += span->line_stride;
+      grad_y += block->grad_y_strides.line;
+      grad_x += span->line_stride;
     }
   }
 }
@@ -307,8 +340,10 @@ INLINE vector gradient_of_next(const axn_gradient_block *block, gradient_sequenc
 }
 
 /* Lines that follow each other without a gap, see apply_lines_in_sequence(). */
-INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t first, bool streams) {
-  const element *x = input_at(block->x, first), *grad_y = input_at(block->grad_y, first);
+INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r, bool streams) {
+  const int64_t first = r * block->span.row_stride;
+  const element *x = input_at(block->x, first);
+  const element *grad_y = input_at(block->grad_y, r * block->grad_y_strides.row);
   element *grad_x = output_at(block->grad_x, first);
   const int64_t length = block->span.length, total = block->span.lines * length;
   gradient_sequence at = {0, length, gradient_factors_of(block, 0, NULL)};
@@ -332,16 +367,44 @@ INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t first,
   }
 }
 
+INLINE void gradient_of_element(const axn_gradient_block *block, int64_t r, int64_t l) {
+  const int64_t at = r * block->span.row_stride + l * block->span.line_stride;
+  const int64_t from = r * block->grad_y_strides.row + l * block->grad_y_strides.line;
+  const float x = (float)element_value(*input_at(block->x, at));
+  const float g = (float)element_value(*input_at(block->grad_y, from)) * block->from_gradient[l];
+  *output_at(block->grad_x, at) = nearest_element(
+      g + ((x - block->mean[l]) * block->rstd[l] * block->from_value[l] + block->constant[l]));
+}
+
+/* See apply_elements(). */
+static void gradient_of_elements(const axn_gradient_block *given) {
+  const axn_gradient_block block = *given;
+  const axn_span *span = &block.span;
+  if (span->line_stride < span->row_stride) {
+    for (int64_t r = 0; r < span->rows; r++) {
+      for (int64_t l = 0; l < span->lines; l++) gradient_of_element(&block, r, l);
+    }
+    return;
+  }
+  for (int64_t l = 0; l < span->lines; l++) {
+    for (int64_t r = 0; r < span->rows; r++) gradient_of_element(&block, r, l);
+  }
+}
+
 static void gradient_of_rows(const axn_gradient_block *block) {
-  if (!is_sequence(&block->span)) {
+  if (block->span.length == 1) {
+    gradient_of_elements(block);
+    return;
+  }
+  if (!is_sequence(&block->span, block->grad_y_strides.line)) {
     gradient_of_lines(block, NULL);
     return;
   }
   for (int64_t r = 0; r < block->span.rows; r++) {
     if (block->streams) {
-      gradient_in_sequence(block, r * block->span.row_stride, true);
+      gradient_in_sequence(block, r, true);
     } else {
-      gradient_in_sequence(block, r * block->span.row_stride, false);
+      gradient_in_sequence(block, r, false);
     }
   }
 }
@@ -377,12 +440,20 @@ INLINE column_factors factors_of_columns(const axn_gradient_block *block, int64_
                           load_some(block->constant + j, columns, none)};
 }
 
-/* The vector of a row at column `j`, or the first `columns` of it. `scale`: of the row, or null. */
-INLINE vector gradient_of_some_columns(const axn_gradient_block *block, int64_t row,
-                                       const float *scale, int64_t j, int64_t columns) {
+/* Where a row lies. */
+typedef struct gradient_row {
+  const element *x, *grad_y;
+  element *grad_x;
+  const float *scale; /* of the row, or null */
+} gradient_row;
+
+/* The vector of a row at column `j`, or the first `columns` of it. */
+INLINE vector gradient_of_some_columns(const axn_gradient_block *block, const gradient_row *row,
+                                       int64_t j, int64_t columns) {
   const vector none = {0};
   const column_factors factors = factors_of_columns(block, j, columns);
-  const element *x = input_at(block->x, row + j), *grad_y = input_at(block->grad_y, row + j);
+  const element *x = row->x + j, *grad_y = row->grad_y + j;
+  const float *scale = row->scale;
   const bool whole = columns >= WIDTH;
   const vector value = whole ? load_elements(x) : load_some_elements(x, columns, none);
   vector g = whole ? load_elements(grad_y) : load_some_elements(grad_y, columns, none);
@@ -391,25 +462,25 @@ INLINE vector gradient_of_some_columns(const axn_gradient_block *block, int64_t 
 }
 
 /* A row, see apply_row(). */
-INLINE void gradient_of_row(const axn_gradient_block *block, int64_t row, const float *scale,
+INLINE void gradient_of_row(const axn_gradient_block *block, const gradient_row *row,
                             bool streams) {
   const int64_t columns = block->span.lines;
-  element *grad_x = output_at(block->grad_x, row);
+  element *grad_x = row->grad_x;
   int64_t j = streams ? until_aligned(grad_x) : 0;
-  if (j > 0) store_some_elements(grad_x, j, gradient_of_some_columns(block, row, scale, 0, j));
+  if (j > 0) store_some_elements(grad_x, j, gradient_of_some_columns(block, row, 0, j));
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) {
-      some[v] = gradient_of_some_columns(block, row, scale, j + v * WIDTH, WIDTH);
+      some[v] = gradient_of_some_columns(block, row, j + v * WIDTH, WIDTH);
     }
     for (int v = 0; v < AT_ONCE; v++) put(grad_x + j + v * WIDTH, some[v], streams);
   }
   for (; j + WIDTH <= columns; j += WIDTH) {
-    put(grad_x + j, gradient_of_some_columns(block, row, scale, j, WIDTH), streams);
+    put(grad_x + j, gradient_of_some_columns(block, row, j, WIDTH), streams);
   }
   if (j < columns) {
     store_some_elements(grad_x + j, columns - j,
-                        gradient_of_some_columns(block, row, scale, j, columns - j));
+                        gradient_of_some_columns(block, row, j, columns - j));
   }
 }
 
@@ -418,13 +489,16 @@ INLINE void gradient_of_all_columns(const axn_gradient_block *given, bool weight
   const axn_gradient_block block = *given;
   const bool streams = block.streams && worth_streaming(block.grad_x, block.span.lines);
   for (int64_t r = 0; r < block.span.rows; r++) {
-    const float *scale = weighted ? block.scale + r * block.parameter_stride : NULL;
+    const int64_t at = r * block.span.row_stride;
+    const gradient_row row = {
+        input_at(block.x, at), input_at(block.grad_y, r * block.grad_y_strides.row),
+        output_at(block.grad_x, at), weighted ? block.scale + r * block.parameter_stride : NULL};
     if (weighted) {
-      gradient_of_row(&block, r * block.span.row_stride, scale, streams);
+      gradient_of_row(&block, &row, streams);
     } else if (streams) {
-      gradient_of_row(&block, r * block.span.row_stride, scale, true);
+      gradient_of_row(&block, &row, true);
     } else {
-      gradient_of_row(&block, r * block.span.row_stride, scale, false);
+      gradient_of_row(&block, &row, false);
     }
   }
 }
@@ -445,7 +519,7 @@ static void add_parameter_exactly(const axn_parameter_block *block, int64_t firs
   double scale = 0, shift = 0;
   for (int64_t r = first; r < first + rows; r++) {
     const double x = element_value(*input_at(block->x, r * block->row_stride + at));
-    const double g = element_value(*input_at(block->grad_y, r * block->row_stride + at));
+    const double g = element_value(*input_at(block->grad_y, r * block->grad_y_row_stride + at));
     scale += g * ((x - (double)block->mean[r]) * (double)block->rstd[r] - (double)block->centre[r]);
     shift += g;
   }
@@ -473,8 +547,8 @@ INLINE void add_parameters(const axn_parameter_block *block, int64_t first, int6
   const bool whole = columns == WIDTH;
   vector product = none, gradient = none;
   for (int64_t r = first; r < first + rows; r++) {
-    const int64_t row = r * block->row_stride + at;
-    const element *from = input_at(block->x, row), *gradients_from = input_at(block->grad_y, row);
+    const element *from = input_at(block->x, r * block->row_stride + at);
+    const element *gradients_from = input_at(block->grad_y, r * block->grad_y_row_stride + at);
     const vector x = whole ? load_elements(from) : load_some_elements(from, columns, none);
     const vector g =
         whole ? load_elements(gradients_from) : load_some_elements(gradients_from, columns, none);

@@ -8,6 +8,9 @@
  * `length` floats, the next line begins `line_stride` floats later. In the column family a line is a
  * column, or `fold` neighbouring ones; `length` is not used. Arrays named below have one entry per
  * line, in the column family one per column (fold is then 1), unless it says otherwise.
+ *
+ * A block of x is a span. The tensors beside it have the same lines, rows and length, at strides of their
+ * own; neighbours along a line, or along the columns, are neighbours in memory in all of them.
  */
 #ifndef AXN_LIB_KERNELS_H
 #define AXN_LIB_KERNELS_H
@@ -23,6 +26,11 @@
 static inline const float *axn_parameters_at(const float *parameters, int64_t at) {
   return parameters != NULL ? parameters + at : NULL;
 }
+
+/* From line to line and from row to row; the first is not used in the column family. */
+typedef struct axn_strides {
+  int64_t line, row;
+} axn_strides;
 
 /* Where the elements of a block lie. */
 typedef struct axn_span {
@@ -86,6 +94,7 @@ typedef struct axn_ending {
   double slope;         /* of leaky ReLU */
   const void *residual; /* elements, parallel to x; null: 0 */
   const void *gradient; /* likewise; null: the way is forward */
+  axn_strides strides;  /* of both */
 } axn_ending;
 
 static inline bool axn_ends(const axn_ending *ending) {
@@ -104,7 +113,8 @@ static inline axn_ending axn_ending_at(const axn_ending *ending, int64_t at, siz
 typedef struct axn_apply_block {
   const void *x; /* elements of the tensor's type, as all that follow that are void */
   void *y;
-  axn_span span;
+  axn_span span; /* of x */
+  axn_strides y_strides;
   const float *mean, *multiplier, *offset;
   const float *scale; /* weighted only, per element of a line, or, of columns, per row; null: 1 */
   const float *shift; /* likewise; null: 0 */
@@ -117,8 +127,9 @@ typedef struct axn_apply_block {
 typedef struct axn_normalize_block {
   const void *x;
   void *y;
-  axn_span span; /* of any number of lines */
-  double share;  /* 1 / values of a line */
+  axn_span span; /* of x; any number of lines */
+  axn_strides y_strides;
+  double share; /* 1 / values of a line */
   double epsilon;
   bool second_moment;         /* in place of the variance; the mean then counts as 0 */
   bool weighted;              /* scale and shift are per element of a line; else per line, */
@@ -140,8 +151,9 @@ typedef struct axn_gradient_sums {
 typedef struct axn_gradient_block {
   const void *x;
   const void *grad_y;
-  void *grad_x; /* for gradient only */
-  axn_span span;
+  void *grad_x;  /* for gradient only */
+  axn_span span; /* of x and grad_x */
+  axn_strides grad_y_strides;
   const float *mean, *rstd;
   const float *scale; /* weighted only, per element of a line, or, of columns, per row; null: 1 */
   int64_t parameter_stride; /* from row to row, of columns */
@@ -154,7 +166,7 @@ typedef struct axn_gradient_block {
 typedef struct axn_parameter_block {
   const void *x;
   const void *grad_y;
-  int64_t rows, columns, row_stride;
+  int64_t rows, columns, row_stride, grad_y_row_stride;
   const float *mean;   /* per row */
   const float *rstd;   /* per row */
   const float *centre; /* per row: mean of e, see axn_gradient_sums */

@@ -100,18 +100,18 @@ INLINE void keep_moments(const axn_normalize_block *block, const line_bundle *bu
 }
 
 static void apply_bundle(const axn_normalize_block *block, const line_bundle *bundle) {
-  axn_apply_block apply = {
-      .x = input_at(block->x, bundle->first * block->span.line_stride),
-      .y = output_at(block->y, bundle->first * block->span.line_stride),
-      .span = block->span,
-      .mean = bundle->mean,
-      .multiplier = bundle->multiplier,
-      .offset = bundle->offset,
-      .scale = block->weighted ? block->scale : NULL,
-      .shift = block->weighted ? block->shift : NULL,
-      .ending =
-          axn_ending_at(&block->ending, bundle->first * block->span.line_stride, sizeof(element)),
-      .streams = block->streams};
+  const int64_t ending_at = bundle->first * block->ending.strides.line;
+  axn_apply_block apply = {.x = input_at(block->x, bundle->first * block->span.line_stride),
+                           .y = output_at(block->y, bundle->first * block->y_strides.line),
+                           .span = block->span,
+                           .y_strides = block->y_strides,
+                           .mean = bundle->mean,
+                           .multiplier = bundle->multiplier,
+                           .offset = bundle->offset,
+                           .scale = block->weighted ? block->scale : NULL,
+                           .shift = block->weighted ? block->shift : NULL,
+                           .ending = axn_ending_at(&block->ending, ending_at, sizeof(element)),
+                           .streams = block->streams};
   apply.span.lines = bundle->lines;
   if (block->weighted) {
     apply_weighted(&apply);

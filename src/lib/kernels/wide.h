@@ -15,8 +15,9 @@
 typedef struct axn_wide_block {
   const void *x;
   const void *grad_y;
-  void *out; /* y or grad_x */
-  int64_t rows, columns, row_stride;
+  void *out;                         /* y or grad_x */
+  int64_t rows, columns, row_stride; /* of x */
+  int64_t grad_y_row_stride, out_row_stride;
   const void *scale, *shift;               /* reals; null: 1 and 0 */
   int64_t parameter_row, parameter_column; /* strides, 0 where it stays the same */
   double mean, rstd;

@@ -50,6 +50,10 @@ static double normalized_at(const axn_wide_block *block, int64_t at) {
   return (load_one(block->x, at) - block->mean) * block->rstd;
 }
 
+static double gradient_of_y(const axn_wide_block *block, int64_t r, int64_t j) {
+  return load_one(block->grad_y, r * block->grad_y_row_stride + j);
+}
+
 /* The normal distribution function. */
 static double normal_distribution(double z) {
   static const double ROOT_OF_HALF = 0.70710678118654752440;
@@ -126,7 +130,8 @@ static void apply(const axn_wide_block *given) {
       const int64_t at = r * block.row_stride + j;
       const double z = normalized_at(&block, at) * parameter_at(block.scale, &block, r, j, 1) +
                        parameter_at(block.shift, &block, r, j, 0);
-      store_one(block.out, at, ends ? ended(z, at, &block.ending) : z);
+      const double y = ends ? ended(z, r * block.ending.strides.row + j, &block.ending) : z;
+      store_one(block.out, r * block.out_row_stride + j, y);
     }
   }
 }
@@ -136,9 +141,8 @@ static void gradient_sums(const axn_wide_block *block, double *centred, double *
   *centred = *gradient = *product = 0;
   for (int64_t r = 0; r < block->rows; r++) {
     for (int64_t j = 0; j < block->columns; j++) {
-      const int64_t at = r * block->row_stride + j;
-      const double e = normalized_at(block, at);
-      const double g = load_one(block->grad_y, at) * parameter_at(block->scale, block, r, j, 1);
+      const double e = normalized_at(block, r * block->row_stride + j);
+      const double g = gradient_of_y(block, r, j) * parameter_at(block->scale, block, r, j, 1);
       *centred += e;
       *gradient += g;
       *product += g * e;
@@ -151,10 +155,10 @@ static void gradient_of_x(const axn_wide_block *given, double centre, double gra
   const axn_wide_block block = *given;
   for (int64_t r = 0; r < block.rows; r++) {
     for (int64_t j = 0; j < block.columns; j++) {
-      const int64_t at = r * block.row_stride + j;
-      const double e = normalized_at(&block, at) - centre;
-      const double g = load_one(block.grad_y, at) * parameter_at(block.scale, &block, r, j, 1);
-      store_one(block.out, at, block.rstd * (g - gradient - e * product));
+      const double e = normalized_at(&block, r * block.row_stride + j) - centre;
+      const double g = gradient_of_y(&block, r, j) * parameter_at(block.scale, &block, r, j, 1);
+      const double grad_x = block.rstd * (g - gradient - e * product);
+      store_one(block.out, r * block.out_row_stride + j, grad_x);
     }
   }
 }
@@ -163,9 +167,8 @@ static void parameters(const axn_wide_block *block, double centre, double *grad_
                        double *grad_shift) {
   for (int64_t r = 0; r < block->rows; r++) {
     for (int64_t j = 0; j < block->columns; j++) {
-      const int64_t at = r * block->row_stride + j;
-      const double g = load_one(block->grad_y, at);
-      grad_scale[j] += g * (normalized_at(block, at) - centre);
+      const double g = gradient_of_y(block, r, j);
+      grad_scale[j] += g * (normalized_at(block, r * block->row_stride + j) - centre);
       grad_shift[j] += g;
     }
   }

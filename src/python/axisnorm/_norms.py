@@ -62,6 +62,20 @@ def _allocate(allocation: tuple[str, tuple[int, ...], tuple[int, ...] | None]) -
     return array if order is None else array.transpose(order)
 
 
+def _allocate_data(
+    dense: tuple[str, tuple[int, ...], tuple[int, ...] | None],
+    view: tuple[str, tuple[int, ...], tuple[int, ...]] | None,
+) -> NDArray[Any]:
+    """An array like x or y, with the gaps that these have."""
+    if view is None:
+        return _allocate(dense)
+    name, shape, strides = view
+    dtype = _dtype(name)
+    elements = 1 + sum((extent - 1) * stride for extent, stride in zip(shape, strides) if extent > 1)
+    return numpy.lib.stride_tricks.as_strided(
+        numpy.empty(elements, dtype), shape, [stride * dtype.itemsize for stride in strides])
+
+
 def _is_last(layout: str) -> bool:
     if layout == "nchw":
         return False
@@ -75,18 +89,46 @@ def _shape(array: Array, name: str) -> tuple[int, ...]:
     return _core.inspect(array, name, False)[1] if shape is None else tuple(shape)
 
 
+def _beside(*arrays: Any) -> Any:
+    """Of arrays that lie alike, the first that is there; for several outputs, the first of them."""
+    for array in arrays:
+        if isinstance(array, (tuple, list)):
+            array = array[0] if array else None
+        if array is not None:
+            return array
+    return None
+
+
+Sides = tuple[int, tuple[int, ...], bool, tuple[int, ...] | None, tuple[int, ...] | None]
+
+
+def _sides(x: Array, name: str, beside: Any, written_last: bool) -> Sides:
+    """dtype, shape, memory_last and the strides of views, of x and of y; x or grad_y decides."""
+    forward = name == "x"
+    dtype, shape, memory_last, strides = _core.inspect(x, name, written_last)
+    other = None
+    if beside is not None:
+        other_name = "y" if forward else "x"
+        _, other_shape, _, other = _core.inspect(beside, other_name, written_last, memory_last)
+        if other_shape != shape:
+            other = None  # which the run refuses
+    return (dtype, shape, memory_last, strides, other) if forward else (
+        dtype, shape, memory_last, other, strides)
+
+
 def _make_plan(
-    norm: str, x: Array, name: str, layout: str, *, groups: int = 1, axis: int = 1, per_element: bool = False,
-    epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True, threads: int = 0,
-    ghost_batch: int = 0, activation: str | None = None, negative_slope: float = 0.01,
+    norm: str, x: Array, name: str, layout: str, beside: Any, *, groups: int = 1, axis: int = 1,
+    per_element: bool = False, epsilon: float = 1e-5, momentum: float | None = 0.1, unbiased: bool = True,
+    threads: int = 0, ghost_batch: int = 0, activation: str | None = None, negative_slope: float = 0.01,
 ) -> Plan:
     written_last = _is_last(layout)
-    dtype, shape, memory_last = _core.inspect(x, name, written_last)
+    dtype, shape, memory_last, x_strides, y_strides = _sides(x, name, beside, written_last)
     if momentum is None:
         momentum = _CUMULATIVE
     return plan_of(
         norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum, unbiased,
-        threads, False, ghost_batch, "none" if activation is None else activation, negative_slope,
+        threads, False, ghost_batch, "none" if activation is None else activation, negative_slope, x_strides,
+        y_strides,
     )
 
 
@@ -98,7 +140,7 @@ def _forward(
 ) -> Any:
     """Runs the pass that was asked for, with results of its own where `out` has none."""
     if not (training or return_statistics):
-        y = _allocate(plan.data) if out is None else out
+        y = _allocate_data(plan.data, plan.y_view) if out is None else out
         plan.inference(x, y, scale, shift, running_mean, running_variance, residual)
         return y
     names = ("mean", "rstd") if has_mean else ("rstd",)
@@ -112,7 +154,7 @@ def _forward(
                 raise ArgumentError(f"out: {len(out)} arrays where {due} are due")
             out, *kept = out
         kept = [_allocate(plan.statistics) if array is None else array for array in kept]
-    y = _allocate(plan.data) if out is None else out
+    y = _allocate_data(plan.data, plan.y_view) if out is None else out
     mean, rstd = kept if has_mean else (None, *kept)
     plan.training(x, y, scale, shift, mean, rstd, running_mean, running_variance, batch_count, residual)
     return (y, *kept) if return_statistics else y
@@ -128,10 +170,15 @@ def _backward(
     for name, entries in (("out", given), ("output_mask", output_mask)):
         if not isinstance(entries, (tuple, list)) or len(entries) != 3:
             raise ArgumentError(f"{name}: three entries are due, for grad_x, grad_scale and grad_shift")
-    forms = (plan.data, plan.parameters, plan.parameters)
-    grad_x, grad_scale, grad_shift = (
+    forms = (plan.parameters, plan.parameters)
+    grad_x = given[0]
+    if not output_mask[0]:
+        grad_x = None
+    elif grad_x is None:
+        grad_x = _allocate_data(plan.data, plan.x_view)
+    grad_scale, grad_shift = (
         (_allocate(form) if array is None else array) if want else None
-        for want, array, form in zip(output_mask, given, forms)
+        for want, array, form in zip(output_mask[1:], given[1:], forms)
     )
     plan.backward(x, grad_y, scale, mean, rstd, running_mean, running_variance, grad_x, grad_scale,
                   grad_shift, shift, residual, grad_residual)
@@ -139,12 +186,12 @@ def _backward(
 
 
 def _layer_plan(
-    norm: str, x: Array, name: str, layout: str, axis: int, parameters: str | None, scale: Array | None,
-    activation: str | None, negative_slope: float, threads: int, epsilon: float = 1e-5,
+    norm: str, x: Array, name: str, layout: str, beside: Any, axis: int, parameters: str | None,
+    scale: Array | None, activation: str | None, negative_slope: float, threads: int, epsilon: float = 1e-5,
 ) -> Plan:
     """Layer and RMS normalization's plan; `axis` counts the axes of x as they are written."""
     written_last = _is_last(layout)
-    dtype, shape, memory_last = _core.inspect(x, name, written_last)
+    dtype, shape, memory_last, x_strides, y_strides = _sides(x, name, beside, written_last)
     first = axis + len(shape) if axis < 0 else axis
     if parameters is None:
         per_element = scale is None or _shape(scale, "scale") == shape[first:]
@@ -157,10 +204,10 @@ def _layer_plan(
         if not per_element and first != len(shape) - 1:
             raise ArgumentError("parameters: with layout 'nhwc' and an axis after 1 they are per element")
         per_element, written_last = True, False
-        dtype, shape, memory_last = _core.inspect(x, name, written_last)
+        dtype, shape, memory_last, x_strides, y_strides = _sides(x, name, beside, written_last)
     return plan_of(
         norm, dtype, shape, written_last, memory_last, 1, axis, per_element, epsilon, 0.1, True, threads,
-        False, 0, "none" if activation is None else activation, negative_slope,
+        False, 0, "none" if activation is None else activation, negative_slope, x_strides, y_strides,
     )
 
 
@@ -213,8 +260,8 @@ def batch_norm(
     Returns:
         y like x, or (y, mean [C], rstd [C]) with rstd = 1 / sqrt(variance + epsilon).
     """
-    plan = _make_plan("batch", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased,
-                      threads=threads, activation=activation, negative_slope=negative_slope)
+    plan = _make_plan("batch", x, "x", layout, _beside(out, residual), epsilon=epsilon, momentum=momentum,
+                      unbiased=unbiased, threads=threads, activation=activation, negative_slope=negative_slope)
     return _forward(plan, x, scale, shift, residual, return_statistics, out, running_mean=running_mean,
                     running_variance=running_variance, batch_count=batch_count, training=training)
 
@@ -249,7 +296,7 @@ def batch_norm_backward(
     Returns:
         Gradients(grad_x like x, grad_scale [C], grad_shift [C]).
     """
-    plan = _make_plan("batch", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads,
+    plan = _make_plan("batch", grad_y, "grad_y", layout, _beside(x, out), epsilon=epsilon, threads=threads,
                       activation=activation, negative_slope=negative_slope)
     return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual,
                      running_mean, running_variance)
@@ -289,9 +336,9 @@ def ghost_batch_norm(
     Returns:
         y like x, or (y, mean [N / ghost_batch, C], rstd [N / ghost_batch, C]).
     """
-    plan = _make_plan("ghost", x, "x", layout, ghost_batch=ghost_batch, epsilon=epsilon,
-                      momentum=momentum, unbiased=unbiased, threads=threads, activation=activation,
-                      negative_slope=negative_slope)
+    plan = _make_plan("ghost", x, "x", layout, _beside(out, residual), ghost_batch=ghost_batch,
+                      epsilon=epsilon, momentum=momentum, unbiased=unbiased, threads=threads,
+                      activation=activation, negative_slope=negative_slope)
     return _forward(plan, x, scale, shift, residual, return_statistics, out, running_mean=running_mean,
                     running_variance=running_variance, batch_count=batch_count, training=training)
 
@@ -306,8 +353,8 @@ def ghost_batch_norm_backward(
     grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `ghost_batch_norm`: as `batch_norm_backward`, with mean, rstd [N / ghost_batch, C]."""
-    plan = _make_plan("ghost", grad_y, "grad_y", layout, ghost_batch=ghost_batch, epsilon=epsilon,
-                      threads=threads, activation=activation, negative_slope=negative_slope)
+    plan = _make_plan("ghost", grad_y, "grad_y", layout, _beside(x, out), ghost_batch=ghost_batch,
+                      epsilon=epsilon, threads=threads, activation=activation, negative_slope=negative_slope)
     return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual,
                      running_mean, running_variance)
 
@@ -346,8 +393,8 @@ def instance_norm(
     Returns:
         y like x, or (y, mean [N, C], rstd [N, C]).
     """
-    plan = _make_plan("instance", x, "x", layout, epsilon=epsilon, momentum=momentum, unbiased=unbiased,
-                      threads=threads, activation=activation, negative_slope=negative_slope)
+    plan = _make_plan("instance", x, "x", layout, _beside(out, residual), epsilon=epsilon, momentum=momentum,
+                      unbiased=unbiased, threads=threads, activation=activation, negative_slope=negative_slope)
     return _forward(plan, x, scale, shift, residual, return_statistics, out, running_mean=running_mean,
                     running_variance=running_variance, batch_count=batch_count, training=training)
 
@@ -361,7 +408,7 @@ def instance_norm_backward(
     out: Three | None = None, grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `instance_norm`: as `batch_norm_backward`, with mean and rstd [N, C]."""
-    plan = _make_plan("instance", grad_y, "grad_y", layout, epsilon=epsilon, threads=threads,
+    plan = _make_plan("instance", grad_y, "grad_y", layout, _beside(x, out), epsilon=epsilon, threads=threads,
                       activation=activation, negative_slope=negative_slope)
     return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual,
                      running_mean, running_variance)
@@ -402,8 +449,8 @@ def layer_norm(
     Returns:
         y like x, or (y, mean x.shape[:axis], rstd x.shape[:axis]).
     """
-    plan = _layer_plan("layer", x, "x", layout, axis, parameters, shift if scale is None else scale,
-                       activation, negative_slope, threads, epsilon)
+    plan = _layer_plan("layer", x, "x", layout, _beside(out, residual), axis, parameters,
+                       _beside(scale, shift), activation, negative_slope, threads, epsilon)
     return _forward(plan, x, scale, shift, residual, return_statistics, out)
 
 
@@ -419,8 +466,8 @@ def layer_norm_backward(
     As `batch_norm_backward`, with mean and rstd x.shape[:axis], and the gradients of scale and shift in the
     shape of these: x.shape[axis:] where both are None and parameters is not "per_channel".
     """
-    plan = _layer_plan("layer", grad_y, "grad_y", layout, axis, parameters, shift if scale is None else scale,
-                       activation, negative_slope, threads)
+    plan = _layer_plan("layer", grad_y, "grad_y", layout, _beside(x, out), axis, parameters,
+                       _beside(scale, shift), activation, negative_slope, threads)
     return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual)
 
 
@@ -452,8 +499,8 @@ def rms_norm(
     Returns:
         y like x, or (y, rstd x.shape[:axis]) with rstd = 1 / sqrt(mean of x * x + epsilon).
     """
-    plan = _layer_plan("rms", x, "x", layout, axis, parameters, shift if scale is None else scale, activation,
-                       negative_slope, threads, epsilon)
+    plan = _layer_plan("rms", x, "x", layout, _beside(out, residual), axis, parameters, _beside(scale, shift),
+                       activation, negative_slope, threads, epsilon)
     return _forward(plan, x, scale, shift, residual, return_statistics, out, has_mean=False)
 
 
@@ -465,8 +512,8 @@ def rms_norm_backward(
     grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `rms_norm`: as `layer_norm_backward`, with rstd x.shape[:axis] alone."""
-    plan = _layer_plan("rms", grad_y, "grad_y", layout, axis, parameters, shift if scale is None else scale,
-                       activation, negative_slope, threads)
+    plan = _layer_plan("rms", grad_y, "grad_y", layout, _beside(x, out), axis, parameters,
+                       _beside(scale, shift), activation, negative_slope, threads)
     return _backward(plan, grad_y, x, None, rstd, scale, shift, residual, output_mask, out, grad_residual)
 
 
@@ -501,8 +548,8 @@ def group_norm(
     Returns:
         y like x, or (y, mean [N, groups], rstd [N, groups]).
     """
-    plan = _make_plan("group", x, "x", layout, groups=groups, epsilon=epsilon, threads=threads,
-                      activation=activation, negative_slope=negative_slope)
+    plan = _make_plan("group", x, "x", layout, _beside(out, residual), groups=groups, epsilon=epsilon,
+                      threads=threads, activation=activation, negative_slope=negative_slope)
     return _forward(plan, x, scale, shift, residual, return_statistics, out)
 
 
@@ -514,7 +561,7 @@ def group_norm_backward(
     grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `group_norm`: as `batch_norm_backward`, with mean and rstd [N, groups]."""
-    plan = _make_plan("group", grad_y, "grad_y", layout, groups=groups, threads=threads,
+    plan = _make_plan("group", grad_y, "grad_y", layout, _beside(x, out), groups=groups, threads=threads,
                       activation=activation, negative_slope=negative_slope)
     return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual)
 
@@ -546,8 +593,8 @@ def positional_norm(
     Returns:
         y like x, or (y, mean [N, spatial...], rstd [N, spatial...]).
     """
-    plan = _make_plan("positional", x, "x", layout, epsilon=epsilon, threads=threads, activation=activation,
-                      negative_slope=negative_slope)
+    plan = _make_plan("positional", x, "x", layout, _beside(out, residual), epsilon=epsilon, threads=threads,
+                      activation=activation, negative_slope=negative_slope)
     return _forward(plan, x, scale, shift, residual, return_statistics, out)
 
 
@@ -559,6 +606,6 @@ def positional_norm_backward(
     grad_residual: Array | None = None, threads: int = 0,
 ) -> Gradients:
     """Backward pass of `positional_norm`: as `batch_norm_backward`, with mean and rstd [N, spatial...]."""
-    plan = _make_plan("positional", grad_y, "grad_y", layout, threads=threads, activation=activation,
-                      negative_slope=negative_slope)
+    plan = _make_plan("positional", grad_y, "grad_y", layout, _beside(x, out), threads=threads,
+                      activation=activation, negative_slope=negative_slope)
     return _backward(plan, grad_y, x, mean, rstd, scale, shift, residual, output_mask, out, grad_residual)
