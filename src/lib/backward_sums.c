@@ -10,8 +10,11 @@
 /* Reals from a cell on, as doubles. */
 static void read_reals(const axn_backward_run *run, const void *from, int64_t cell, int64_t cells,
                        double *values) {
-  for (int64_t j = 0; j < cells; j++) {
-    values[j] = axn_real_at(from, cell + j, run->plan->doubles);
+  if (run->plan->doubles) {
+    memcpy(values, (const double *)from + cell, (size_t)cells * sizeof *values);
+  } else {
+    const float *floats = (const float *)from + cell;
+    for (int64_t j = 0; j < cells; j++) values[j] = (double)floats[j];
   }
 }
 

@@ -107,6 +107,9 @@ typedef struct axn_block {
   int64_t rows, length;
 } axn_block;
 
+/* What is called for a plan and not for a run: better small than fast. */
+#define AXN_SELDOM __attribute__((cold))
+
 /* Axes in the order of the layout, outermost first; the descriptor's strides are those of memory, all filled
  * in. */
 axn_axis_list axn_list_axes(const axn_desc *desc, const axn_axes *axes);
@@ -116,15 +119,15 @@ axn_axis_list axn_cell_per_parameter(const axn_axis_list *axes);
 
 /* For work on about so many threads; `twice`: a unit is visited first for its sums, so that it had better
  * fit a cache. What is visited once is better visited in the order of memory. */
-axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice);
+AXN_SELDOM axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice);
 
 /* Cells and parameters in each other's place: cells are parameters, one per column, and what was a
  * cell is the parameter of a row. For lists whose innermost axis has parameters. */
-axn_geometry axn_parameter_geometry(const axn_axis_list *axes);
+AXN_SELDOM axn_geometry axn_parameter_geometry(const axn_axis_list *axes);
 
 /* The same for lists whose innermost axis has none: cells are parameters, and their lines runs of memory along
  * which what was a cell changes from element to element. */
-axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes);
+AXN_SELDOM axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes);
 
 /* Unit `index` of the partition. */
 axn_place axn_unit_at(const axn_partition *partition, int64_t index);

@@ -129,7 +129,7 @@ INLINE void apply_element(const axn_apply_block *block, int64_t r, int64_t l) {
 }
 
 /* Lines of one element each, which views have, in the order of memory. */
-static void apply_elements(const axn_apply_block *given) {
+static SMALL void apply_elements(const axn_apply_block *given) {
   const axn_apply_block block = *given;
   const axn_span *span = &block.span;
   if (span->line_stride < span->row_stride) {

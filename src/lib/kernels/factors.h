@@ -63,7 +63,10 @@ INLINE bool held(const float *values, int64_t count) {
 INLINE void unfold(float *values, int64_t lines, int64_t fold) {
   for (int64_t l = lines - 1; l >= 0; l--) {
     const float value = values[l];
-    for (int64_t i = 0; i < fold; i++) values[l * fold + i] = value;
+    float *to = values + l * fold;
+    int64_t i = 0;
+    for (; i + WIDTH <= fold; i += WIDTH) store(to + i, (vector){0} + value);
+    for (; i < fold; i++) to[i] = value;
   }
 }
 

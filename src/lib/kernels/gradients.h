@@ -121,7 +121,7 @@ INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_g
 }
 
 /* Lines of one element each, which views have: one after the other, as there are no lanes to fill. */
-static void sum_elements(const axn_gradient_block *given, axn_gradient_sums out) {
+static SMALL void sum_elements(const axn_gradient_block *given, axn_gradient_sums out) {
   const axn_gradient_block block = *given;
   for (int64_t l = 0; l < block.span.lines; l++) {
     const float mean = block.mean[l], rstd = block.rstd[l];
@@ -377,7 +377,7 @@ INLINE void gradient_of_element(const axn_gradient_block *block, int64_t r, int6
 }
 
 /* See apply_elements(). */
-static void gradient_of_elements(const axn_gradient_block *given) {
+static SMALL void gradient_of_elements(const axn_gradient_block *given) {
   const axn_gradient_block block = *given;
   const axn_span *span = &block.span;
   if (span->line_stride < span->row_stride) {

@@ -14,7 +14,7 @@ static inline double axn_rstd(double variance, double epsilon) {
 /* `value` as float, within float's finite range: an rstd beyond it belongs to values that float32
  * cannot tell apart. */
 static inline float axn_narrow_rstd(double value) {
-  return value > (double)FLT_MAX ? FLT_MAX : (float)value;
+  return (float)(value > (double)FLT_MAX ? (double)FLT_MAX : value);
 }
 
 /* True where float32 could overflow or vanish on the way from values of such statistics to results

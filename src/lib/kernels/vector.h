@@ -26,6 +26,10 @@ typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* For loops over single elements, of which a compiler would else make many times their length in vectors of
+ * gathered elements, in every copy of the kernels, and gain nothing. */
+#define SMALL __attribute__((noinline, cold))
+
 /* Vectors to load before the first of them is stored. Where an output begins a line of the cache or two
  * after an input, modulo 4 KiB, as heaps like to place tensors of whole pages, a processor takes each load
  * for one of what the store before it wrote, and waits. */
