@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* axisnorm._core: the library as the Python package sees it. Not for users: the _at methods of a plan
- * trust their addresses. */
+/* axisnorm._core: the library as the Python package sees it. Not for users. */
 #include "core.h"
 
 PyObject *core_argument_error;
@@ -58,6 +57,9 @@ static PyObject *inspect(PyObject *module, PyObject *const *args, Py_ssize_t cou
 static PyMethodDef functions[] = {
     {"inspect", (PyCFunction)(void (*)(void))inspect, METH_FASTCALL, inspect_doc},
     {"use_openmp", (PyCFunction)(void (*)(void))core_use_openmp, METH_FASTCALL, NULL},
+    {"use_tensors", (PyCFunction)(void (*)(void))core_use_tensors, METH_FASTCALL, NULL},
+    {"eager", (PyCFunction)(void (*)(void))core_eager, METH_FASTCALL, NULL},
+    {"plan_for_tensors", (PyCFunction)(void (*)(void))core_plan_for_tensors, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {
@@ -83,9 +85,9 @@ PyMODINIT_FUNC PyInit__core(void);
 PyMODINIT_FUNC PyInit__core(void) {
   PyObject *module = PyModule_Create(&definition);
   PyObject *plan = module != NULL ? PyType_FromSpec(&core_plan_spec) : NULL;
+  core_plan_type = (PyTypeObject *)plan;
   if (plan == NULL || PyModule_AddObjectRef(module, "Plan", plan) != 0 || !add_errors(module) ||
       PyModule_AddStringConstant(module, "version", axn_version()) != 0)
     Py_CLEAR(module);
-  Py_XDECREF(plan);
   return module;
 }

@@ -35,10 +35,13 @@ struct pass {
 typedef struct {
   PyObject_HEAD axn_plan *plan;
   axn_plan_info info;
-  const struct element *element;
+  const struct element *element, *parameters;
   struct order order;
   struct form forms[KINDS];
+  bool folded; /* tensors of any rank, as rows and columns */
 } plan_object;
+
+PyTypeObject *core_plan_type;
 
 /* What the arrays beside x look like, from what the plan says of itself. */
 static void fill_forms(plan_object *self, const axn_desc *desc) {
@@ -78,14 +81,14 @@ static bool forms_agree(const plan_object *self) {
   return false;
 }
 
-static bool parse_norm(const char *name, axn_norm *norm) {
+bool core_parse_norm(const char *name, axn_norm *norm) {
   for (int value = 1; axn_norm_name((axn_norm)value) != NULL; value++)
     if (strcmp(axn_norm_name((axn_norm)value), name) == 0) return *norm = (axn_norm)value, true;
   PyErr_Format(core_argument_error, "norm: '%s' is none", name);
   return false;
 }
 
-static bool parse_activation(const char *name, axn_activation *activation) {
+bool core_parse_activation(const char *name, axn_activation *activation) {
   for (int value = 0; axn_activation_name((axn_activation)value) != NULL; value++)
     if (strcmp(axn_activation_name((axn_activation)value), name) == 0)
       return *activation = (axn_activation)value, true;
@@ -125,14 +128,28 @@ static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   if (self->element == NULL)
     return PyErr_Format(core_argument_error, "dtype: %d is none", dtype), false;
   desc->dtype = (axn_dtype)dtype;
+  self->parameters = core_element(self->element->parameters);
   desc->parameter_dtype = self->element->parameters;
   desc->layout = memory_last ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST;
   desc->groups = groups;
   desc->ghost_batch = ghost_batch;
   desc->parameters = per_element ? AXN_PARAMETERS_PER_ELEMENT : AXN_PARAMETERS_PER_CHANNEL;
   desc->running_variance = unbiased ? AXN_RUNNING_VARIANCE_UNBIASED : AXN_RUNNING_VARIANCE_BIASED;
-  return parse_norm(norm, &desc->norm) && parse_activation(activation, &desc->activation) &&
+  return core_parse_norm(norm, &desc->norm) &&
+         core_parse_activation(activation, &desc->activation) &&
          parse_shape(shape, &self->forms[DATA], self->order.written_last);
+}
+
+/* The plan of a descriptor whose shape and types `self` has already; takes `self`, also where it fails. */
+static PyObject *complete(plan_object *self, const axn_desc *desc) {
+  axn_error error;
+  axn_status status = axn_plan_create(&self->plan, desc, &error);
+  self->info = axn_plan_info_init();
+  if (status == AXN_OK) status = axn_plan_describe(self->plan, &self->info, &error);
+  if (status != AXN_OK) return Py_DECREF(self), core_raise(status, &error);
+  fill_forms(self, desc);
+  if (!forms_agree(self)) return Py_DECREF(self), NULL;
+  return (PyObject *)self;
 }
 
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
@@ -143,14 +160,18 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords
   if (!parse_desc(args, &desc, self)) return Py_DECREF(self), NULL;
   desc.rank = self->forms[DATA].rank;
   memcpy(desc.shape, self->forms[DATA].extents, sizeof desc.shape);
-  axn_error error;
-  axn_status status = axn_plan_create(&self->plan, &desc, &error);
-  self->info = axn_plan_info_init();
-  if (status == AXN_OK) status = axn_plan_describe(self->plan, &self->info, &error);
-  if (status != AXN_OK) return Py_DECREF(self), core_raise(status, &error);
-  fill_forms(self, &desc);
-  if (!forms_agree(self)) return Py_DECREF(self), NULL;
-  return (PyObject *)self;
+  return complete(self, &desc);
+}
+
+PyObject *core_make_plan(const axn_desc *desc, bool folded) {
+  plan_object *self = (plan_object *)PyType_GenericAlloc(core_plan_type, 0);
+  if (self == NULL) return NULL;
+  self->element = core_element(desc->dtype);
+  self->parameters = core_element(desc->parameter_dtype);
+  self->order.memory_last = desc->layout == AXN_CHANNELS_LAST;
+  self->folded = folded;
+  form_of_shape(&self->forms[DATA], desc->rank, desc->shape, false);
+  return complete(self, desc);
 }
 
 static void plan_dealloc(PyObject *object) {
@@ -163,7 +184,7 @@ static void plan_dealloc(PyObject *object) {
 static const struct element *element_of(const plan_object *self, enum kind kind) {
   if (kind == DATA) return self->element;
   if (kind == COUNT) return &core_int64;
-  return core_element(kind == PARAMETERS ? self->element->parameters : self->element->statistics);
+  return kind == PARAMETERS ? self->parameters : core_element(self->element->statistics);
 }
 
 static void refuse_shape(const struct view *view, const char *name, const struct form *form,
@@ -291,13 +312,39 @@ static bool open_arrays(const plan_object *self, const struct pass *pass, PyObje
   return true;
 }
 
-/* Addresses of arrays that the caller has checked and keeps. */
-static bool take_addresses(const plan_object *self, const struct pass *pass, PyObject *const *args,
-                           struct run *run) {
-  (void)self;
-  for (int i = 0; i < pass->count; i++)
-    if (!Py_IsNone(args[i])) set_pointer(run, &pass->slots[i], PyLong_AsVoidPtr(args[i]));
-  return PyErr_Occurred() == NULL;
+/* A tensor that lies in the order of its axes and has as many elements as a form, taken for that. */
+static void fold(struct view *view, const struct form *form) {
+  int64_t dense = 1;
+  for (int axis = view->rank - 1; axis >= 0; axis--) {
+    if (view->shape[axis] > 1 && view->strides[axis] != dense) return;
+    dense *= view->shape[axis];
+  }
+  if (dense != size_of(form)) return;
+  view->rank = form->rank;
+  for (int axis = form->rank - 1; axis >= 0; axis--) {
+    view->shape[axis] = form->extents[axis];
+    view->strides[axis] = 1;
+    for (int inner = axis + 1; inner < form->rank; inner++)
+      view->strides[axis] *= form->extents[inner];
+  }
+}
+
+static bool open_tensors(const plan_object *self, const struct pass *pass, PyObject *const *args,
+                         struct run *run) {
+  for (int i = 0; i < pass->count; i++) {
+    if (Py_IsNone(args[i])) continue;
+    struct view *view = &run->views[run->open];
+    const bool is_buffer = PyObject_CheckBuffer(args[i]) != 0; /* statistics that only we have */
+    if (!(is_buffer ? view_open : tensor_open)(view, args[i], pass->slots[i].name)) return false;
+    run->open += is_buffer;
+    const struct form *form = &self->forms[pass->slots[i].kind];
+    if (self->folded || pass->slots[i].kind != DATA) fold(view, form);
+    if (!check_view(self, view, &pass->slots[i])) return false;
+    if (view->data == NULL && size_of(form) > 0)
+      return PyErr_Format(core_argument_error, "%s: without memory", pass->slots[i].name), false;
+    set_pointer(run, &pass->slots[i], view->data);
+  }
+  return true;
 }
 
 typedef bool (*taker)(const plan_object *, const struct pass *, PyObject *const *, struct run *);
@@ -330,8 +377,9 @@ static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take
   static PyObject *plan_##name(PyObject *self, PyObject *const *args, Py_ssize_t count) {          \
     return run_pass((plan_object *)self, &name, open_arrays, args, count);                         \
   }                                                                                                \
-  static PyObject *plan_##name##_at(PyObject *self, PyObject *const *args, Py_ssize_t count) {     \
-    return run_pass((plan_object *)self, &name, take_addresses, args, count);                      \
+  static PyObject *plan_##name##_of_tensors(PyObject *self, PyObject *const *args,                 \
+                                            Py_ssize_t count) {                                     \
+    return run_pass((plan_object *)self, &name, open_tensors, args, count);                        \
   }
 METHODS(training)
 METHODS(inference)
@@ -339,8 +387,8 @@ METHODS(backward)
 
 #define ENTRY(name)                                                                                \
   { #name, (PyCFunction)(void (*)(void))plan_##name, METH_FASTCALL, NULL }
-static PyMethodDef methods[] = {ENTRY(training),      ENTRY(training_at), ENTRY(inference),
-                                ENTRY(inference_at),  ENTRY(backward),    ENTRY(backward_at),
+static PyMethodDef methods[] = {ENTRY(training),      ENTRY(training_of_tensors), ENTRY(inference),
+                                ENTRY(inference_of_tensors),  ENTRY(backward),    ENTRY(backward_of_tensors),
                                 {NULL, NULL, 0, NULL}};
 
 /* How to allocate an array of a kind: its type, its extents in the order of memory, and the axes to
@@ -374,7 +422,12 @@ static PyObject *get_statistics(PyObject *self, void *closure) {
   return (void)closure, allocation((const plan_object *)self, STATISTICS);
 }
 
-static PyGetSetDef members[] = {{"data", get_data, NULL, NULL, NULL},
+static PyObject *get_statistics_count(PyObject *self, void *closure) {
+  return (void)closure, PyLong_FromLongLong(((const plan_object *)self)->info.statistics);
+}
+
+static PyGetSetDef members[] = {{"statistics_count", get_statistics_count, NULL, NULL, NULL},
+                                {"data", get_data, NULL, NULL, NULL},
                                 {"parameters", get_parameters, NULL, NULL, NULL},
                                 {"statistics", get_statistics, NULL, NULL, NULL},
                                 {NULL, NULL, NULL, NULL, NULL}};
