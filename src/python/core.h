@@ -92,10 +92,20 @@ extern PyType_Spec core_plan_spec;
 extern PyTypeObject *core_plan_type;
 PyObject *core_make_plan(const axn_desc *desc, bool folded);
 
-/* use_tensors(...), eager(*tensors) and plan_for_tensors(...): tensor.c and _core.pyi say more. */
+PyObject *core_forward(PyObject *plan, PyObject *const *tensors, bool given, PyObject **statistics);
+
+/* use_tensors(...), normalize(...) and plan_for_tensors(...): tensor.c and _core.pyi say more. */
 PyObject *core_use_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *core_eager(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* A new tensor like this one; one with the elements of `tensor` and the strides of x; null with an exception. */
+PyObject *core_empty_like(PyObject *tensor);
+PyObject *core_laid_like(PyObject *tensor, PyObject *x);
+
+/* Whether a gradient and what a forward pass saved are plain tensors, with nothing that looks on; -1 with an
+ * exception. */
+int core_is_eager(PyObject *gradient, PyObject *const *saved, Py_ssize_t count);
 
 /* Values of the library's enums by name; false with an exception where there is none. */
 bool core_parse_norm(const char *name, axn_norm *norm);

@@ -58,7 +58,7 @@ static PyMethodDef functions[] = {
     {"inspect", (PyCFunction)(void (*)(void))inspect, METH_FASTCALL, inspect_doc},
     {"use_openmp", (PyCFunction)(void (*)(void))core_use_openmp, METH_FASTCALL, NULL},
     {"use_tensors", (PyCFunction)(void (*)(void))core_use_tensors, METH_FASTCALL, NULL},
-    {"eager", (PyCFunction)(void (*)(void))core_eager, METH_FASTCALL, NULL},
+    {"normalize", (PyCFunction)(void (*)(void))core_normalize, METH_FASTCALL, NULL},
     {"plan_for_tensors", (PyCFunction)(void (*)(void))core_plan_for_tensors, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
 

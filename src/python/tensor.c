@@ -7,12 +7,17 @@
 
 static struct {
   int (*read)(void *object, DLTensor *tensor); /* null: by attributes */
-  PyObject *types;     /* of tensors that are no more than they seem: exactly these */
-  PyObject *questions; /* functions; a true answer means that something looks on, or computes otherwise */
-  PyObject *oddities;  /* methods of tensors; a true answer: the values are not those in memory */
-  PyObject *forward_ad; /* the module whose _current_level is 0 or above within forward derivatives */
-  PyObject *has_gradients, *threads; /* whether gradients are recorded; as many threads as there are */
-  PyObject *dtypes[4];               /* in the order of axn_dtype */
+  PyObject *types; /* of tensors that are no more than they seem: exactly these */
+  PyObject *
+      questions; /* functions; a true answer means that something looks on, or computes otherwise */
+  PyObject *oddities; /* methods of tensors; a true answer: the values are not those in memory */
+  PyObject
+      *forward_ad; /* the module whose _current_level is 0 or above within forward derivatives */
+  PyObject *has_gradients,
+      *threads; /* whether gradients are recorded; as many threads as there are */
+  PyObject *empty_like;
+  PyObject *current_level, *requires_grad; /* names of attributes */
+  PyObject *dtypes[4];                     /* in the order of axn_dtype */
 } host;
 
 static bool fill_int64(PyObject *tuple, int count, int64_t *values) {
@@ -30,8 +35,8 @@ static const struct element *element_of_dtype(PyObject *dtype) {
   return NULL;
 }
 
-static bool fill_from_attributes(struct view *view, PyObject *shape, PyObject *strides, PyObject *data,
-                                 PyObject *dtype, const char *name) {
+static bool fill_from_attributes(struct view *view, PyObject *shape, PyObject *strides,
+                                 PyObject *data, PyObject *dtype, const char *name) {
   const Py_ssize_t rank = PySequence_Size(shape);
   if (rank < 0) return false;
   view->rank = (int)rank;
@@ -41,7 +46,8 @@ static bool fill_from_attributes(struct view *view, PyObject *shape, PyObject *s
     return false;
   }
   view->data = PyLong_AsVoidPtr(data);
-  return fill_int64(shape, view->rank, view->shape) && fill_int64(strides, view->rank, view->strides);
+  return fill_int64(shape, view->rank, view->shape) &&
+         fill_int64(strides, view->rank, view->strides);
 }
 
 static bool open_by_attributes(struct view *view, PyObject *tensor, const char *name) {
@@ -89,14 +95,18 @@ static void keep(PyObject **place, PyObject *object) {
 
 PyObject *core_use_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   (void)module;
-  if (count != 8 || !PyTuple_Check(args[1]) || !PyTuple_Check(args[2]) || !PyTuple_Check(args[3]) ||
-      PyTuple_Size(args[7]) != 4)
-    return PyErr_Format(PyExc_TypeError, "8 arguments are due");
-  if (!take_reader(args[0])) return NULL;
+  if (count != 9 || !PyTuple_Check(args[1]) || !PyTuple_Check(args[2]) || !PyTuple_Check(args[3]) ||
+      PyTuple_Size(args[8]) != 4)
+    return PyErr_Format(PyExc_TypeError, "9 arguments are due");
+  if (host.current_level == NULL) host.current_level = PyUnicode_InternFromString("_current_level");
+  if (host.requires_grad == NULL) host.requires_grad = PyUnicode_InternFromString("requires_grad");
+  if (host.current_level == NULL || host.requires_grad == NULL || !take_reader(args[0]))
+    return NULL;
   PyObject **const places[] = {&host.types,      &host.questions,     &host.oddities,
-                               &host.forward_ad, &host.has_gradients, &host.threads};
-  for (int i = 0; i < 6; i++) keep(places[i], args[i + 1]);
-  for (int i = 0; i < 4; i++) keep(&host.dtypes[i], PyTuple_GetItem(args[7], i));
+                               &host.forward_ad, &host.has_gradients, &host.threads,
+                               &host.empty_like};
+  for (int i = 0; i < 7; i++) keep(places[i], args[i + 1]);
+  for (int i = 0; i < 4; i++) keep(&host.dtypes[i], PyTuple_GetItem(args[8], i));
   Py_RETURN_NONE;
 }
 
@@ -121,7 +131,7 @@ static int any_true(PyObject *functions, PyObject *tensor) {
 }
 
 static int in_forward_derivative(void) {
-  PyObject *level = PyObject_GetAttrString(host.forward_ad, "_current_level");
+  PyObject *level = PyObject_GetAttr(host.forward_ad, host.current_level);
   const long value = level != NULL ? PyLong_AsLong(level) : -1;
   Py_XDECREF(level);
   return PyErr_Occurred() != NULL ? -1 : value >= 0;
@@ -142,21 +152,35 @@ static int any_wants_gradient(PyObject *const *tensors, Py_ssize_t count) {
   if (wants != 1) return wants;
   wants = 0;
   for (Py_ssize_t i = 0; i < count && wants == 0; i++)
-    if (!Py_IsNone(tensors[i])) wants = truth(PyObject_GetAttrString(tensors[i], "requires_grad"));
+    if (!Py_IsNone(tensors[i])) wants = truth(PyObject_GetAttr(tensors[i], host.requires_grad));
   return wants;
 }
 
-PyObject *core_eager(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  (void)module;
+/* EAGER and so on; -1 with an exception. */
+static int how_eager(PyObject *const *tensors, Py_ssize_t count) {
   int odd = any_true(host.questions, NULL);
   if (odd == 0) odd = in_forward_derivative();
   for (Py_ssize_t i = 0; i < count && odd == 0; i++) {
-    if (Py_IsNone(args[i])) continue;
-    odd = has_plain_type(args[i]) ? any_true(host.oddities, args[i]) : 1;
+    if (Py_IsNone(tensors[i])) continue;
+    odd = has_plain_type(tensors[i]) ? any_true(host.oddities, tensors[i]) : 1;
   }
-  if (odd != 0) return odd < 0 ? NULL : PyLong_FromLong(NOT_EAGER);
-  const int wants = any_wants_gradient(args, count);
-  return wants < 0 ? NULL : PyLong_FromLong(wants ? EAGER_WITH_GRADIENTS : EAGER);
+  if (odd != 0) return odd < 0 ? -1 : NOT_EAGER;
+  const int wants = any_wants_gradient(tensors, count);
+  return wants > 0 ? EAGER_WITH_GRADIENTS : wants == 0 ? EAGER : -1;
+}
+
+int core_is_eager(PyObject *gradient, PyObject *const *saved, Py_ssize_t count) {
+  if (host.has_gradients == NULL) return 0;
+  for (Py_ssize_t i = 0; i < count; i++)
+    if (!Py_IsNone(saved[i]) && !has_plain_type(saved[i])) return 0;
+  const int how =
+      truth(PyObject_CallNoArgs(host.has_gradients)); /* then it is to have one of its own */
+  if (how != 0) return how < 0 ? -1 : 0;
+  return how_eager(&gradient, 1);
+}
+
+PyObject *core_empty_like(PyObject *tensor) {
+  return PyObject_CallFunctionObjArgs(host.empty_like, tensor, NULL);
 }
 
 /* Plans by what they are made of. A set of four; in a full one the oldest goes. Runs hold a reference of
@@ -232,6 +256,16 @@ static bool has_strides(const struct view *view, const struct view *other) {
   return true;
 }
 
+PyObject *core_laid_like(PyObject *tensor, PyObject *x) {
+  struct view view, like;
+  if (!tensor_open(&view, tensor, "grad_y") || !tensor_open(&like, x, "x")) return NULL;
+  if (view.data != NULL && has_strides(&view, &like)) return Py_NewRef(tensor);
+  PyObject *copy = core_empty_like(x);
+  PyObject *copied = copy != NULL ? PyObject_CallMethod(copy, "copy_", "O", tensor) : NULL;
+  Py_XDECREF(copy);
+  return copied;
+}
+
 /* Whether the axes are those of x from `first` to before `end`, dense in this order. */
 static bool has_axes(const struct view *view, const struct view *x, int first, int end) {
   if (view->rank != end - first) return false;
@@ -293,21 +327,20 @@ static bool take_others(const struct view *views, PyObject *const *tensors) {
       (residual->element != x->element || !has_strides(residual, x)))
     return false;
   for (int i = RUNNING_MEAN; i <= RUNNING_VARIANCE; i++)
-    if (!Py_IsNone(tensors[i]) && (views[i].element == &core_int64 ||
-                                   views[i].element->dtype != x->element->statistics ||
-                                   !has_axes(&views[i], x, 1, 2)))
+    if (!Py_IsNone(tensors[i]) &&
+        (views[i].element == &core_int64 || views[i].element->dtype != x->element->statistics ||
+         !has_axes(&views[i], x, 1, 2)))
       return false;
   return true;
 }
 
 static bool take_tensors(struct key *key, PyObject *const *tensors, int first) {
-  static const char *const names[] = {"x", "scale", "shift", "residual", "running_mean",
-                                      "running_variance"};
+  static const char *const names[] = {"x",        "scale",        "shift",
+                                      "residual", "running_mean", "running_variance"};
   struct view views[TENSORS];
   for (int i = 0; i < TENSORS; i++)
-    if (!Py_IsNone(tensors[i]) &&
-        (!tensor_open(&views[i], tensors[i], names[i]) || !is_known_type(&views[i]) ||
-         views[i].data == NULL))
+    if (!Py_IsNone(tensors[i]) && (!tensor_open(&views[i], tensors[i], names[i]) ||
+                                   !is_known_type(&views[i]) || views[i].data == NULL))
       return false;
   const bool rows = key->norm == AXN_LAYER_NORM || key->norm == AXN_RMS_NORM;
   const struct view *x = &views[X];
@@ -340,18 +373,55 @@ static bool parse_key(struct key *key, PyObject *norm, PyObject *const *options)
   return PyErr_Occurred() == NULL;
 }
 
+/* A plan, or null: with an exception where the library has an error to tell, without where tensors do not
+ * fit together. */
+static PyObject *plan_for(PyObject *norm, PyObject *const *tensors, PyObject *const *options) {
+  struct key key = {0};
+  if (!parse_key(&key, norm, options)) return NULL;
+  const long first = PyLong_AsLong(options[1]);
+  if (PyErr_Occurred() != NULL || first < 0 || first > AXN_MAX_RANK) return NULL;
+  return take_tensors(&key, tensors, (int)first) ? cached_plan(&key) : NULL;
+}
+
 PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   (void)module;
   if (count != 7 + TENSORS) return PyErr_Format(PyExc_TypeError, "13 arguments are due");
-  PyObject *const *tensors = args + 1, *const *options = tensors + TENSORS;
-  struct key key = {0};
-  PyObject *plan = NULL;
-  if (parse_key(&key, args[0], options)) {
-    const long first = PyLong_AsLong(options[1]);
-    if (PyErr_Occurred() == NULL && first >= 0 && first <= AXN_MAX_RANK &&
-        take_tensors(&key, tensors, (int)first))
-      plan = cached_plan(&key);
-  }
+  PyObject *plan = plan_for(args[0], args + 1, args + 1 + TENSORS);
   if (plan != NULL || PyErr_Occurred() != NULL) return plan;
   Py_RETURN_NONE;
+}
+
+/* Hands a call that autograd is to see to its function: (x, scale, shift, residual, what else there is). */
+static PyObject *apply(PyObject *function, PyObject *plan, PyObject *const *tensors,
+                       PyObject *given, PyObject *options) {
+  PyObject *call =
+      PyTuple_Pack(5, plan, tensors[RUNNING_MEAN], tensors[RUNNING_VARIANCE], given, options);
+  if (call == NULL) return NULL;
+  PyObject *y = PyObject_CallFunctionObjArgs(function, tensors[X], tensors[SCALE], tensors[SHIFT],
+                                             tensors[RESIDUAL], call, NULL);
+  Py_DECREF(call);
+  return y;
+}
+
+PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  enum { OPTIONS = 6 };
+  if (count != 3 + TENSORS + 1 || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) != OPTIONS)
+    return PyErr_Format(PyExc_TypeError, "10 arguments are due");
+  PyObject *const *tensors = args + 2, *momentum = args[2 + TENSORS], *given = args[3 + TENSORS];
+  const int how = how_eager(tensors, TENSORS);
+  if (how <= NOT_EAGER) return how < 0 ? NULL : Py_NewRef(Py_None);
+  PyObject *values[OPTIONS]; /* norm, groups, axis, epsilon, activation, negative slope */
+  for (int i = 0; i < OPTIONS; i++) values[i] = PyTuple_GetItem(args[1], i);
+  PyObject *const options[] = {values[1], values[2], values[3], momentum, values[4], values[5]};
+  PyObject *plan = plan_for(values[0], tensors, options);
+  if (plan == NULL) {
+    if (PyErr_Occurred() != NULL && !PyErr_ExceptionMatches(core_argument_error)) return NULL;
+    PyErr_Clear();
+    Py_RETURN_NONE;
+  }
+  PyObject *y = how == EAGER_WITH_GRADIENTS ? apply(args[0], plan, tensors, given, args[1])
+                                            : core_forward(plan, tensors, Py_IsTrue(given), NULL);
+  Py_DECREF(plan);
+  return y;
 }

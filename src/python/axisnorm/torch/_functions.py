@@ -118,7 +118,7 @@ def _with_running(
         y = None
         if not is_dynamo_compiling():
             y = _eager.normalize(x, scale, shift, residual, (norm, 1, 1, eps, activation, negative_slope),
-                                 converted, momentum, not from_input)
+                                 *converted, momentum, not from_input)
         if y is None:
             _check(x, residual, activation)
             known = _takes(x, eps, x.shape[1:2], scale, shift, residual, converted)

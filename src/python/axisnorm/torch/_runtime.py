@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .. import _core
-from .._core import ArgumentError
 
 # The type of statistics that goes with x's; parameters have either. In the order of axn_dtype.
 ELEMENTS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32,
@@ -47,17 +46,9 @@ def _use_tensors_of_torch(exchange: Any) -> None:
         torch._C._len_torch_function_stack, torch._C._get_tracing_state, torch._C._autograd._profiler_enabled)
     oddities = (torch._C.TensorBase.is_neg,)
     _core.use_tensors(exchange, (Tensor, torch.nn.Parameter), questions, oddities, forward_ad,
-                      torch.is_grad_enabled, torch.get_num_threads, tuple(ELEMENTS))
+                      torch.is_grad_enabled, torch.get_num_threads, torch.empty_like, tuple(ELEMENTS))
 
 
 EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 HOSTED = _use_threads_of_torch()
 _use_tensors_of_torch(EXCHANGE)
-
-
-def plan_or_none(*call: Any) -> _core.Plan | None:
-    """`_core.plan_for_tensors`, also None where it has an error to tell."""
-    try:
-        return _core.plan_for_tensors(*call)
-    except ArgumentError:
-        return None
