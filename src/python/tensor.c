@@ -71,10 +71,15 @@ static bool open_by_attributes(struct view *view, PyObject *tensor, const char *
 
 bool tensor_open(struct view *view, PyObject *tensor, const char *name) {
   view->read_only = false;
-  if (host.read == NULL) return open_by_attributes(view, tensor, name);
   DLTensor description;
-  if (host.read(tensor, &description) == 0) return view_from_tensor(view, &description, name);
-  PyErr_Format(core_argument_error, "%s: a tensor that has no memory of its own", name);
+  if (host.read == NULL) {
+    if (open_by_attributes(view, tensor, name)) return true;
+  } else if (host.read(tensor, &description) == 0) {
+    return view_from_tensor(view, &description, name);
+  }
+  /* An error of PyTorch's means a tensor without memory of its own: sparse, or of a transform. */
+  if (!PyErr_ExceptionMatches(core_argument_error))
+    PyErr_Format(core_argument_error, "%s: a tensor that has no memory of its own", name);
   return false;
 }
 

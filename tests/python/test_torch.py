@@ -208,6 +208,9 @@ def operator_calls():
         mean = rstd = torch.rand(4, 3)
         yield OPERATORS.normalize, (x, scale, shift, None, "group", 3, 1, 1e-5, *plain)
         yield OPERATORS.normalize, (x, scale, shift, residual, "group", 3, 1, 1e-5, *active)
+        yield OPERATORS.normalize_by, (x, scale, shift, residual, *running, 1e-5, "relu", 0.0)
+        if layout == "channels_last":
+            continue
         yield OPERATORS.normalize, (x, scale, None, None, "batch", 1, 1, 1e-5, *plain)
         yield OPERATORS.normalize, (x, None, None, None, "instance", 1, 1, 1e-5, "leaky-relu", 0.2)
         yield OPERATORS.normalize, (x, *layer, residual, "layer", 1, 1, 1e-5, *plain)
@@ -216,7 +219,6 @@ def operator_calls():
         yield OPERATORS.normalize_and_track, (*tracked, "batch", 1e-5, 0.1, *plain)
         yield OPERATORS.normalize_and_track, (*tracked, "instance", 1e-5, 0.1, "gelu-tanh", 0.0)
         yield OPERATORS.normalize_by, (x, scale, shift, None, *running, 1e-5, *plain)
-        yield OPERATORS.normalize_by, (x, scale, shift, residual, *running, 1e-5, "relu", 0.0)
         with torch.no_grad():
             group = (mean, rstd, "group", 3, 1, 1e-5)
             yield OPERATORS.normalize_backward, (grad_y, x, scale, None, None, *group, *plain, every)
