@@ -123,9 +123,10 @@ static int truth(PyObject *result) {
   return value;
 }
 
-/* Whether one of these functions, of a tensor or of nothing, has a true answer; -1 with an exception. */
-static int any_true(PyObject *functions, PyObject *tensor) {
-  const Py_ssize_t count = PyTuple_Size(functions);
+/* Whether one of the first functions, of a tensor or of nothing, has a true answer; -1 with an exception. */
+static int any_true(PyObject *functions, Py_ssize_t most, PyObject *tensor) {
+  Py_ssize_t count = PyTuple_Size(functions);
+  if (most < count) count = most;
   for (Py_ssize_t i = 0; i < count; i++) {
     PyObject *function = PyTuple_GetItem(functions, i);
     const int answer = truth(tensor == NULL ? PyObject_CallNoArgs(function)
@@ -149,8 +150,6 @@ static bool has_plain_type(PyObject *tensor) {
   return false;
 }
 
-enum { NOT_EAGER = 0, EAGER = 1, EAGER_WITH_GRADIENTS = 2 };
-
 /* Whether one of the tensors, each a tensor or None, wants a gradient; -1 with an exception. */
 static int any_wants_gradient(PyObject *const *tensors, Py_ssize_t count) {
   int wants = truth(PyObject_CallNoArgs(host.has_gradients));
@@ -161,17 +160,17 @@ static int any_wants_gradient(PyObject *const *tensors, Py_ssize_t count) {
   return wants;
 }
 
-/* EAGER and so on; -1 with an exception. */
-static int how_eager(PyObject *const *tensors, Py_ssize_t count) {
-  int odd = any_true(host.questions, NULL);
+enum { IN_BACKWARD = 2, ALL = 100 }; /* which of the questions there are to ask */
+
+/* Whether none of the tensors is other than it seems, and nothing looks on; -1 with an exception. */
+static int is_eager(PyObject *const *tensors, Py_ssize_t count, Py_ssize_t questions) {
+  int odd = any_true(host.questions, questions, NULL);
   if (odd == 0) odd = in_forward_derivative();
   for (Py_ssize_t i = 0; i < count && odd == 0; i++) {
     if (Py_IsNone(tensors[i])) continue;
-    odd = has_plain_type(tensors[i]) ? any_true(host.oddities, tensors[i]) : 1;
+    odd = has_plain_type(tensors[i]) ? any_true(host.oddities, ALL, tensors[i]) : 1;
   }
-  if (odd != 0) return odd < 0 ? -1 : NOT_EAGER;
-  const int wants = any_wants_gradient(tensors, count);
-  return wants > 0 ? EAGER_WITH_GRADIENTS : wants == 0 ? EAGER : -1;
+  return odd < 0 ? -1 : odd == 0;
 }
 
 int core_is_eager(PyObject *gradient, PyObject *const *saved, Py_ssize_t count) {
@@ -181,7 +180,7 @@ int core_is_eager(PyObject *gradient, PyObject *const *saved, Py_ssize_t count) 
   const int how =
       truth(PyObject_CallNoArgs(host.has_gradients)); /* then it is to have one of its own */
   if (how != 0) return how < 0 ? -1 : 0;
-  return how_eager(&gradient, 1);
+  return is_eager(&gradient, 1, IN_BACKWARD);
 }
 
 PyObject *core_empty_like(PyObject *tensor) {
@@ -295,7 +294,7 @@ static bool take_rows(struct key *key, const struct view *x, int first) {
 
 static bool take_channels(struct key *key, const struct view *x) {
   struct form form;
-  if (x->rank < 2 || x->rank > 5) return false;
+  if (x->rank < (key->norm == AXN_INSTANCE_NORM ? 3 : 2) || x->rank > 5) return false;
   form_of_shape(&form, x->rank, x->shape, false);
   if (!view_is_dense(x, &form, (struct order){false, false})) {
     if (!view_is_dense(x, &form, (struct order){false, true})) return false;
@@ -328,6 +327,7 @@ static bool take_parameters(struct key *key, const struct view *views, PyObject 
 
 static bool take_others(const struct view *views, PyObject *const *tensors) {
   const struct view *x = &views[X], *residual = &views[RESIDUAL];
+  if (Py_IsNone(tensors[RUNNING_MEAN]) != Py_IsNone(tensors[RUNNING_VARIANCE])) return false;
   if (!Py_IsNone(tensors[RESIDUAL]) &&
       (residual->element != x->element || !has_strides(residual, x)))
     return false;
@@ -414,8 +414,12 @@ PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t cou
   if (count != 3 + TENSORS + 1 || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) != OPTIONS)
     return PyErr_Format(PyExc_TypeError, "10 arguments are due");
   PyObject *const *tensors = args + 2, *momentum = args[2 + TENSORS], *given = args[3 + TENSORS];
-  const int how = how_eager(tensors, TENSORS);
-  if (how <= NOT_EAGER) return how < 0 ? NULL : Py_NewRef(Py_None);
+  const bool is_given = Py_IsTrue(given) != 0;
+  if (is_given && Py_IsNone(tensors[RUNNING_MEAN])) Py_RETURN_NONE;
+  const int eager = host.questions != NULL ? is_eager(tensors, TENSORS, ALL) : 0;
+  if (eager <= 0) return eager < 0 ? NULL : Py_NewRef(Py_None);
+  const int wants_gradient = any_wants_gradient(tensors, TENSORS);
+  if (wants_gradient < 0) return NULL;
   PyObject *values[OPTIONS]; /* norm, groups, axis, epsilon, activation, negative slope */
   for (int i = 0; i < OPTIONS; i++) values[i] = PyTuple_GetItem(args[1], i);
   PyObject *const options[] = {values[1], values[2], values[3], momentum, values[4], values[5]};
@@ -425,8 +429,8 @@ PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t cou
     PyErr_Clear();
     Py_RETURN_NONE;
   }
-  PyObject *y = how == EAGER_WITH_GRADIENTS ? apply(args[0], plan, tensors, given, args[1])
-                                            : core_forward(plan, tensors, Py_IsTrue(given), NULL);
+  PyObject *y = wants_gradient ? apply(args[0], plan, tensors, given, args[1])
+                               : core_forward(plan, tensors, is_given, NULL);
   Py_DECREF(plan);
   return y;
 }

@@ -50,10 +50,10 @@ class Plan:
         residual: Any, *running: Any,
     ) -> tuple[Any, ...] | None: ...
 
-# What the following two need to know of PyTorch: how to read tensors (a capsule of DLPack's exchange functions,
-# or None: by attributes); the types of plain tensors; functions whose true answer means that a call is not
-# eager; the same of a tensor; the module of forward derivatives; is_grad_enabled; get_num_threads; empty_like;
-# the dtypes in the order of axn_dtype.
+# What the following need to know of PyTorch: how to read tensors (a capsule of DLPack's exchange functions, or
+# None: by attributes); the types of plain tensors; functions whose true answer means that a call is not eager,
+# the first two of them in the backward pass as well; the same of a tensor; the module of forward derivatives;
+# is_grad_enabled; get_num_threads; empty_like; the dtypes in the order of axn_dtype.
 def use_tensors(
     exchange: Any, types: tuple[type, ...], questions: tuple[Callable[[], Any], ...],
     oddities: tuple[Callable[[Any], Any], ...], forward_ad: Any, has_gradients: Callable[[], bool],

@@ -83,8 +83,7 @@ def normalize(
             return normalize(
                 dense, scale, shift, residual, options, running_mean, running_variance, momentum, given)
     elif running_mean is not None and not given:
-        _count_change(running_mean)
-        _count_change(running_variance)  # type: ignore[arg-type]
+        _count_changes(running_mean, running_variance)  # type: ignore[arg-type]
     return y
 
 
@@ -92,7 +91,7 @@ def _contiguous(x: Tensor) -> Tensor:
     return x.contiguous() if x.is_cpu and x.layout == torch.strided and x.dtype in ELEMENTS else x
 
 
-def _count_change(tensor: Tensor) -> None:
-    """Tells autograd of a change in place, that it may find where a tensor was still needed as it was."""
-    if not tensor.is_inference():
-        increment_version(tensor)
+def _count_changes(*tensors: Tensor) -> None:
+    """Tells autograd of changes in place, that it may find where a tensor was still needed as it was."""
+    if not any(tensor.is_inference() for tensor in tensors):
+        increment_version(tensors)

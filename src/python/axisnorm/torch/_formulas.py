@@ -45,9 +45,10 @@ def _derivative(z: Tensor, activation: str, negative_slope: float) -> Tensor:
         sigmoid = torch.sigmoid(z)
         return sigmoid * (1 + z * (1 - sigmoid))
     if activation == "gelu":
-        return torch.special.ndtr(z) + z * torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+        density = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+        return torch.special.ndtr(z) + z * density
     root, cubic = math.sqrt(2 / math.pi), 0.044715  # gelu-tanh
-    tangent = torch.tanh(root * (z + cubic * z ** 3))
+    tangent = torch.tanh(root * (z + cubic * z * z * z))
     return (1 + tangent + z * (1 - tangent * tangent) * root * (1 + 3 * cubic * z * z)) / 2
 
 

@@ -111,48 +111,44 @@ def _by_operators(
 def _with_running(
     norm: str, x: Tensor, running: _Running, scale: Tensor | None, shift: Tensor | None, from_input: bool,
     momentum: float, eps: float, residual: Tensor | None, activation: str | None, negative_slope: float,
-    theirs: Callable[[], Tensor],
+    theirs: Callable[..., Tensor], *arguments: object,
 ) -> Tensor:
-    """Batch and instance normalization; by `theirs` where axisnorm does not take the tensors."""
+    """Batch and instance normalization; by `theirs` of these arguments where axisnorm does not take the
+    tensors."""
     activation = activation or "none"
-    known = (running[0] is None) == (running[1] is None) and (from_input or running[0] is not None)
-    known = known and 2 + (norm == "instance") <= x.dim() <= 5 and 0 <= momentum <= 1
-    if known:
-        converted = _as_statistics(x, running)
-        y = None
-        if not is_dynamo_compiling():
-            y = _eager.normalize(x, scale, shift, residual, (norm, 1, 1, eps, activation, negative_slope),
-                                 *converted, momentum, not from_input)
-        if y is None:
-            _check(x, residual, activation)
-            known = _takes(x, eps, x.shape[1:2], scale, shift, residual, converted)
-            if known:
-                y = _by_operators(norm, x, scale, shift, residual, converted, from_input, momentum, eps,
-                                  activation, negative_slope)
-        if y is not None:
-            if from_input and converted is not running:
-                _track(running, converted)  # type: ignore[arg-type]
-            return y
-    _check(x, residual, activation)
-    return _finish(theirs(), residual, activation, negative_slope)
+    converted, y = _as_statistics(x, running), None
+    if not is_dynamo_compiling():
+        y = _eager.normalize(x, scale, shift, residual, (norm, 1, 1, eps, activation, negative_slope),
+                             *converted, momentum, not from_input)
+    if y is None:
+        _check(x, residual, activation)
+        known = (running[0] is None) == (running[1] is None) and (from_input or running[0] is not None)
+        known = known and 2 + (norm == "instance") <= x.dim() <= 5 and 0 <= momentum <= 1
+        if not (known and _takes(x, eps, x.shape[1:2], scale, shift, residual, converted)):
+            return _finish(theirs(*arguments), residual, activation, negative_slope)
+        y = _by_operators(norm, x, scale, shift, residual, converted, from_input, momentum, eps, activation,
+                          negative_slope)
+    if from_input and converted is not running:
+        _track(running, converted)  # type: ignore[arg-type]
+    return y
 
 
 def _without_running(
-    norm: str, x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, groups: int,
-    axis: int, eps: float, activation: str | None, negative_slope: float, shape: Sequence[int], fits: bool,
-    theirs: Callable[[], Tensor],
+    fits: bool, x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
+    options: _eager.Options, shape: Sequence[int], theirs: Callable[..., Tensor], *arguments: object,
 ) -> Tensor:
-    """Layer, RMS and group normalization; by `theirs` where axisnorm does not take the tensors."""
-    options = (norm, groups, axis, eps, activation or "none", negative_slope)
+    """Layer, RMS and group normalization; by `theirs` of these arguments where axisnorm does not take the
+    tensors."""
     if fits and not is_dynamo_compiling():
         y = _eager.normalize(x, scale, shift, residual, options)
         if y is not None:
             return y
-    _check(x, residual, options[4])
-    if fits and _takes(x, eps, shape, scale, shift, residual):
-        y = call("normalize", x, scale, shift, residual, *options)[0]
-        return y
-    return _finish(theirs(), residual, options[4], negative_slope)
+    activation, negative_slope = options[4:]
+    _check(x, residual, activation)
+    if not (fits and _takes(x, eps=options[3], shape=shape, scale=scale, shift=shift, residual=residual)):
+        return _finish(theirs(*arguments), residual, activation, negative_slope)
+    result: Tensor = call("normalize", x, scale, shift, residual, *options)[0]
+    return result
 
 
 def batch_norm(
@@ -169,8 +165,8 @@ def batch_norm(
     """
     return _with_running(
         "batch", input, (running_mean, running_var), weight, bias, training, momentum, eps, residual,
-        activation, negative_slope, lambda: functional.batch_norm(
-            input, running_mean, running_var, weight, bias, training, momentum, eps))
+        activation, negative_slope, functional.batch_norm, input, running_mean, running_var, weight, bias,
+        training, momentum, eps)
 
 
 def instance_norm(
@@ -185,8 +181,8 @@ def instance_norm(
     """
     return _with_running(
         "instance", input, (running_mean, running_var), weight, bias, use_input_stats, momentum, eps, residual,
-        activation, negative_slope, lambda: functional.instance_norm(
-            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps))
+        activation, negative_slope, functional.instance_norm, input, running_mean, running_var, weight, bias,
+        use_input_stats, momentum, eps)
 
 
 def layer_norm(
@@ -199,9 +195,9 @@ def layer_norm(
     residual, activation and negative_slope are those of `batch_norm`.
     """
     shape = tuple(normalized_shape)
-    return _without_running(
-        "layer", input, weight, bias, residual, 1, input.dim() - len(shape), eps, activation, negative_slope,
-        shape, _ends_in(input, shape), lambda: functional.layer_norm(input, list(shape), weight, bias, eps))
+    options = ("layer", 1, input.dim() - len(shape), eps, activation or "none", negative_slope)
+    return _without_running(_ends_in(input, shape), input, weight, bias, residual, options, shape,
+                            functional.layer_norm, input, shape, weight, bias, eps)
 
 
 def rms_norm(
@@ -216,9 +212,9 @@ def rms_norm(
     epsilon = eps
     if epsilon is None:  # PyTorch takes that of the type in which it computes
         epsilon = torch.finfo(ELEMENTS[input.dtype]).eps if input.dtype in ELEMENTS else 0.0
-    return _without_running(
-        "rms", input, weight, None, residual, 1, input.dim() - len(shape), epsilon, activation, negative_slope,
-        shape, _ends_in(input, shape), lambda: functional.rms_norm(input, list(shape), weight, eps))
+    options = ("rms", 1, input.dim() - len(shape), epsilon, activation or "none", negative_slope)
+    return _without_running(_ends_in(input, shape), input, weight, None, residual, options, shape,
+                            functional.rms_norm, input, shape, weight, eps)
 
 
 def group_norm(
@@ -231,6 +227,6 @@ def group_norm(
     residual, activation and negative_slope are those of `batch_norm`.
     """
     fits = 2 <= input.dim() <= 5 and num_groups > 0 and input.shape[1] % num_groups == 0
-    return _without_running(
-        "group", input, weight, bias, residual, num_groups, 1, eps, activation, negative_slope,
-        input.shape[1:2], fits, lambda: functional.group_norm(input, num_groups, weight, bias, eps))
+    options = ("group", num_groups, 1, eps, activation or "none", negative_slope)
+    return _without_running(fits, input, weight, bias, residual, options, input.shape[1:2],
+                            functional.group_norm, input, num_groups, weight, bias, eps)

@@ -114,12 +114,15 @@ def _gradients(
     return [of_x[0], *of_parameters, of_x[1]]
 
 
-def _run_backward(  # type: ignore[no-untyped-def]
-        plan, x, grad_y, scale, shift, residual, statistics, activation, gradients, mask):
+def _run_backward(
+    plan: _core.Plan, x: Tensor, grad_y: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+    residual: Tensor | None, statistics: Sequence[Tensor | None], activation: str, gradients: list[Tensor],
+    mask: Sequence[bool],
+) -> tuple[Tensor, ...]:
     """Fills the gradients that are wanted."""
     room = [gradient if wanted else None for gradient, wanted in zip(gradients, mask, strict=True)]
     if activation == "none":
-        if mask[3]:
+        if mask[3] and grad_y is not None:
             gradients[3].copy_(grad_y)
         room[3] = None
     elif room[0] is None and room[3] is None:
@@ -155,7 +158,7 @@ def _normalize_and_track(  # type: ignore[no-untyped-def]
     scale, shift = _parameters(x, norm, 1, scale, shift)
     running = _statistics(x, x.shape[1:2], running_mean=running_mean, running_variance=running_variance)
     y, mean, rstd = _outputs(x, norm, 1, 1)
-    running = [tensor.clone() for tensor in running]
+    running = [None if tensor is None else tensor.clone() for tensor in running]
     plan = _plan(norm, x, scale, shift, residual, *running, 1, 1, epsilon, momentum, activation,
                  negative_slope)
     plan.training_of_tensors(x, y, scale, shift, mean, rstd, *running, None, residual)

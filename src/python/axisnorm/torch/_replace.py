@@ -28,11 +28,12 @@ _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 
 def _activation_of(module: nn.Module) -> tuple[Activation, float] | None:
     """Its name and negative slope, of modules that are exactly one of PyTorch's."""
-    kind = type(module)
+    kind: Any = type(module)
     if kind is nn.ReLU:
         return "relu", 0.0
-    if kind is nn.LeakyReLU and math.isfinite(module.negative_slope):
-        return "leaky-relu", module.negative_slope
+    if kind is nn.LeakyReLU:
+        slope: Any = module.negative_slope
+        return ("leaky-relu", slope) if math.isfinite(slope) else None
     if kind is nn.SiLU:
         return "silu", 0.0
     if kind is nn.GELU:
@@ -47,7 +48,7 @@ def _is_called_plainly(module: nn.Module) -> bool:
                 or module.__dict__.get("_compiled_call_impl") is not None)
 
 
-def _fusible(norm: nn.Module, following: nn.Module) -> tuple[Activation, float] | None:
+def _fusible(norm: Any, following: nn.Module) -> tuple[Activation, float] | None:
     """The activation that a normalization can take over from the module that is called with its output."""
     if type(norm) not in _THEIRS or norm.activation is not None:
         return None
@@ -60,7 +61,8 @@ class _Fusing(nn.Sequential):
     what can be fused is looked up in each call, so that hooks, slices and changes count."""
 
     def forward(self, input: Tensor) -> Tensor:
-        modules, place = list(self), 0
+        modules: list[Any] = list(self)
+        place = 0
         watched = _has_any_global_hook()
         while place < len(modules):
             module, following = modules[place], modules[place + 1:place + 2]
@@ -78,9 +80,9 @@ class _Fusing(nn.Sequential):
 
 
 @cache
-def _fusing(kind: type[nn.Module]) -> type[nn.Module]:
+def _fusing(kind: Any) -> type[nn.Module]:
     """A subclass of a Sequential, which computes fused."""
-    return type(kind)(kind.__name__, (_Fusing, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    return type(kind.__name__, (_Fusing, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
 def _original(kind: type[nn.Module]) -> type[nn.Module]:
@@ -144,13 +146,13 @@ def _pairs_in(parent: nn.Module, training: bool) -> set[tuple[str, str]]:
     calls = [node for node in graph.nodes if node.op == "call_module"]
     times = Counter(node.target for node in calls)
     return {
-        (norm.target, node.target) for node in calls for norm in node.args
+        (str(norm.target), str(node.target)) for node in calls for norm in node.args
         if isinstance(norm, fx.Node) and norm.op == "call_module" and len(norm.args) == 1 and not norm.kwargs
         and len(node.args) == 1 and not node.kwargs and list(norm.users) == [node]
         and times[norm.target] == times[node.target] == 1}
 
 
-def _traced_pairs(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+def _traced_pairs(model: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
     """Normalizations and activations, each registered once in the model, of which a trace in training and one
     in evaluation say the same."""
     places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
@@ -187,6 +189,7 @@ def replace(model: Model, fuse: bool | str = False) -> Model:
     """
     if fuse not in (False, True, "trace"):
         raise ValueError(f"fuse: {fuse!r}; it is False, True or 'trace'")
+    module: Any
     for module in model.modules():
         if type(module) in _OURS:
             module.__class__ = _OURS[type(module)]
@@ -199,6 +202,7 @@ def replace(model: Model, fuse: bool | str = False) -> Model:
 
 def restore(model: Model) -> Model:
     """Undoes `replace`. Modules that were made with an activation of their own stay."""
+    module: Any
     for module in model.modules():
         if type(module) in _THEIRS and "_took_over" in module.__dict__:
             for name in ("_took_over", "activation", "negative_slope"):

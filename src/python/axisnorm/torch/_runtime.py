@@ -39,8 +39,8 @@ def _use_threads_of_torch() -> bool:
 
 def _use_tensors_of_torch(exchange: Any) -> None:
     """`exchange`: the functions by which tensors are read, or None: by their attributes."""
-    # Where one of these has something to say, a call goes through PyTorch's dispatcher: transforms, modes,
-    # a tracer, a profiler.
+    # Where one of these has something to say, a call goes through PyTorch's dispatcher: transforms and modes,
+    # in the backward pass as well; modes of functions, a tracer, a profiler.
     questions = (
         torch._C._are_functorch_transforms_active, torch._C._len_torch_dispatch_stack,
         torch._C._len_torch_function_stack, torch._C._get_tracing_state, torch._C._autograd._profiler_enabled)
