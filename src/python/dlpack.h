@@ -47,8 +47,8 @@ typedef struct DLManagedTensorVersioned {
   DLTensor dl_tensor;
 } DLManagedTensorVersioned;
 
-/* Functions on an exporter's own objects, without capsules: what a capsule "dlpack_exchange_api" holds,
- * __dlpack_c_exchange_api__ of their type. Those that are not called here have no types. */
+/* Functions on an exporter's own objects, without capsules: what a capsule "dlpack_exchange_api"
+ * holds, __dlpack_c_exchange_api__ of their type. Those that are not called here have no types. */
 typedef struct DLPackExchangeAPI {
   struct {
     uint32_t major, minor;

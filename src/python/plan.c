@@ -18,7 +18,8 @@ struct slot {
 
 enum { SLOTS_MOST = 13 };
 
-/* Elements up to which a run takes less time than it would to let other threads have Python's lock. */
+/* Elements up to which a run takes less time than it would to let other threads have Python's
+ * lock. */
 enum { SMALL = 4096 };
 
 union arguments {
@@ -145,7 +146,8 @@ static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
          parse_shape(shape, &self->forms[DATA], self->order.written_last);
 }
 
-/* The plan of a descriptor whose shape and types `self` has already; takes `self`, also where it fails. */
+/* The plan of a descriptor whose shape and types `self` has already; takes `self`, also where it
+ * fails. */
 static PyObject *complete(plan_object *self, const axn_desc *desc) {
   axn_error error;
   axn_status status = axn_plan_create(&self->plan, desc, &error);
@@ -394,7 +396,7 @@ static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take
   axn_status status = AXN_OK;
   pass->start(&run.arguments, &self->info, workspace);
   const bool taken = take(self, pass, args, &run);
-  if (taken && self->info.elements < SMALL) {
+  if (taken && take == open_tensors && self->info.elements < SMALL) {
     status = pass->run(self->plan, &run.arguments, &error);
   } else if (taken) {
     Py_BEGIN_ALLOW_THREADS status = pass->run(self->plan, &run.arguments, &error);
@@ -419,8 +421,9 @@ METHODS(training)
 METHODS(inference)
 METHODS(backward)
 
-/* y of tensors [x, scale, shift, residual, running_mean, running_variance]. The running statistics normalize
- * where they are `given`. `statistics`, if not null, becomes what the backward pass takes. */
+/* y of tensors [x, scale, shift, residual, running_mean, running_variance]. The running
+ * statistics normalize where they are `given`. `statistics`, if not null, becomes what the
+ * backward pass takes. */
 PyObject *core_forward(PyObject *object, PyObject *const *tensors, bool given,
                        PyObject **statistics) {
   plan_object *self = (plan_object *)object;
@@ -459,7 +462,8 @@ static PyObject *plan_forward(PyObject *self, PyObject *const *args, Py_ssize_t 
 
 enum { GRADIENTS = 4 }; /* by x, scale, shift and residual */
 
-/* Room for the gradients that are wanted, and that of an activation's argument; false with an exception. */
+/* Room for the gradients that are wanted, and that of an activation's argument; false with an
+ * exception. */
 static bool make_room(const plan_object *self, PyObject *const *tensors, PyObject *mask,
                       PyObject **room) {
   PyObject *const likes[] = {tensors[0], tensors[1],
@@ -496,8 +500,9 @@ static PyObject *gradients_of(plan_object *self, PyObject *grad_y, PyObject *con
   return result;
 }
 
-/* gradients(grad_y, mask, statistics, x, scale, shift, residual[, running_mean, running_variance]): a tuple
- * of these gradients and None, as autograd takes them; or None where the call is not eager. */
+/* gradients(grad_y, mask, statistics, x, scale, shift, residual[, running_mean,
+ * running_variance]): a tuple of these gradients and None, as autograd takes them; or None where
+ * the call is not eager. */
 static PyObject *plan_gradients(PyObject *self, PyObject *const *args, Py_ssize_t count) {
   if ((count != 7 && count != 9) || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) < GRADIENTS)
     return PyErr_Format(PyExc_TypeError, "7 or 9 arguments are due");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Tensors of PyTorch: read where they lie, and plans for them from a cache. Nothing of PyTorch is linked:
- * tensors are read through DLPack's exchange functions, or their attributes where it has none yet, and
- * what else there is to ask are functions of its own that use_tensors() is given. */
+/* Tensors of PyTorch: read where they lie, and plans for them from a cache. Nothing of PyTorch is
+ * linked: tensors are read through DLPack's exchange functions, or their attributes where it has
+ * none yet, and what else there is to ask are functions of its own that use_tensors() is given. */
 #include "core.h"
 #include "dlpack.h"
 
@@ -123,7 +123,8 @@ static int truth(PyObject *result) {
   return value;
 }
 
-/* Whether one of the first functions, of a tensor or of nothing, has a true answer; -1 with an exception. */
+/* Whether one of the first functions, of a tensor or of nothing, has a true answer; -1 with an
+ * exception. */
 static int any_true(PyObject *functions, Py_ssize_t most, PyObject *tensor) {
   Py_ssize_t count = PyTuple_Size(functions);
   if (most < count) count = most;
@@ -187,8 +188,8 @@ PyObject *core_empty_like(PyObject *tensor) {
   return PyObject_CallFunctionObjArgs(host.empty_like, tensor, NULL);
 }
 
-/* Plans by what they are made of. A set of four; in a full one the oldest goes. Runs hold a reference of
- * their own, and all of this runs under Python's lock. */
+/* Plans by what they are made of. A set of four; in a full one the oldest goes. Runs hold a
+ * reference of their own, and all of this runs under Python's lock. */
 enum { SETS = 256, WAYS = 4 };
 
 struct key {
@@ -378,8 +379,8 @@ static bool parse_key(struct key *key, PyObject *norm, PyObject *const *options)
   return PyErr_Occurred() == NULL;
 }
 
-/* A plan, or null: with an exception where the library has an error to tell, without where tensors do not
- * fit together. */
+/* A plan, or null: with an exception where the library has an error to tell, without where
+ * tensors do not fit together. */
 static PyObject *plan_for(PyObject *norm, PyObject *const *tensors, PyObject *const *options) {
   struct key key = {0};
   if (!parse_key(&key, norm, options)) return NULL;
@@ -396,7 +397,8 @@ PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssiz
   Py_RETURN_NONE;
 }
 
-/* Hands a call that autograd is to see to its function: (x, scale, shift, residual, what else there is). */
+/* Hands a call that autograd is to see to its function: (x, scale, shift, residual, what else
+ * there is). */
 static PyObject *apply(PyObject *function, PyObject *plan, PyObject *const *tensors,
                        PyObject *given, PyObject *options) {
   PyObject *call =
