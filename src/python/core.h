@@ -45,6 +45,14 @@ struct view {
 bool view_open(struct view *view, PyObject *array, const char *name);
 void view_close(struct view *view);
 
+/* What a tensor of DLPack says of itself, in a view; or an exception that begins with `name`. */
+struct DLTensor;
+bool view_from_tensor(struct view *view, const struct DLTensor *tensor, const char *name);
+
+/* The same as view_open for a tensor of PyTorch, which stays its owner's; nothing has to be
+ * closed. */
+bool tensor_open(struct view *view, PyObject *tensor, const char *name);
+
 /* What an array has to look like: extents in the order N, C, spatial (or what is left of these), and
  * which of them is C. */
 struct form {
@@ -80,6 +88,33 @@ PyObject *core_tuple(int count, const int64_t *values);
 PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t count);
 void core_parallel_for(void *context, int threads, int64_t count, axn_task task, void *data);
 
+/* The runtime for new plans: core_parallel_for once there is one for it, else null. */
+axn_parallel_for core_loop(void);
+
+/* A plan of a descriptor whose shape is written N, C, spatial. `folded`: tensors of any rank go
+ * with it, taken for rows and columns. Null with an exception where the library refuses it. */
 extern PyType_Spec core_plan_spec;
+extern PyTypeObject *core_plan_type;
+PyObject *core_make_plan(const axn_desc *desc, bool folded);
+
+PyObject *core_forward(PyObject *plan, PyObject *const *tensors, bool given, PyObject **statistics);
+
+/* use_tensors(...), normalize(...) and plan_for_tensors(...): tensor.c and _core.pyi say more. */
+PyObject *core_use_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* A new tensor like this one; one with the elements of `tensor` and the strides of x; null with
+ * an exception. */
+PyObject *core_empty_like(PyObject *tensor);
+PyObject *core_laid_like(PyObject *tensor, PyObject *x);
+
+/* Whether a gradient and what a forward pass saved are plain tensors, with nothing that looks on;
+ * -1 with an exception. */
+int core_is_eager(PyObject *gradient, PyObject *const *saved, Py_ssize_t count);
+
+/* Values of the library's enums by name; false with an exception where there is none. */
+bool core_parse_norm(const char *name, axn_norm *norm);
+bool core_parse_activation(const char *name, axn_activation *activation);
 
 #endif

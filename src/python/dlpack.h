@@ -47,4 +47,18 @@ typedef struct DLManagedTensorVersioned {
   DLTensor dl_tensor;
 } DLManagedTensorVersioned;
 
+/* Functions on an exporter's own objects, without capsules: what a capsule "dlpack_exchange_api"
+ * holds, __dlpack_c_exchange_api__ of their type. Those that are not called here have no types. */
+typedef struct DLPackExchangeAPI {
+  struct {
+    uint32_t major, minor;
+  } version;
+  struct DLPackExchangeAPI *previous;
+  void (*managed_tensor_allocator)(void);
+  void (*managed_tensor_from_py_object_no_sync)(void);
+  void (*managed_tensor_to_py_object_no_sync)(void);
+  int (*dltensor_from_py_object_no_sync)(void *object, DLTensor *tensor); /* optional */
+  void (*current_work_stream)(void);
+} DLPackExchangeAPI;
+
 #endif

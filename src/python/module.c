@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* axisnorm._core: the library as the Python package sees it. Not for users: the _at methods of a plan
- * trust their addresses. */
+/* axisnorm._core: the library as the Python package sees it. Not for users. */
 #include "core.h"
 #include "xla.h"
 
@@ -113,6 +112,9 @@ static PyObject *xla_handlers(PyObject *module, PyObject *none) {
 static PyMethodDef functions[] = {
     {"inspect", (PyCFunction)(void (*)(void))inspect, METH_FASTCALL, inspect_doc},
     {"use_openmp", (PyCFunction)(void (*)(void))core_use_openmp, METH_FASTCALL, NULL},
+    {"use_tensors", (PyCFunction)(void (*)(void))core_use_tensors, METH_FASTCALL, NULL},
+    {"normalize", (PyCFunction)(void (*)(void))core_normalize, METH_FASTCALL, NULL},
+    {"plan_for_tensors", (PyCFunction)(void (*)(void))core_plan_for_tensors, METH_FASTCALL, NULL},
     {"xla_handlers", xla_handlers, METH_NOARGS, xla_handlers_doc},
     {NULL, NULL, 0, NULL}};
 
@@ -139,9 +141,9 @@ PyMODINIT_FUNC PyInit__core(void);
 PyMODINIT_FUNC PyInit__core(void) {
   PyObject *module = PyModule_Create(&definition);
   PyObject *plan = module != NULL ? PyType_FromSpec(&core_plan_spec) : NULL;
+  core_plan_type = (PyTypeObject *)plan;
   if (plan == NULL || PyModule_AddObjectRef(module, "Plan", plan) != 0 || !add_errors(module) ||
       PyModule_AddStringConstant(module, "version", axn_version()) != 0)
     Py_CLEAR(module);
-  Py_XDECREF(plan);
   return module;
 }

@@ -37,6 +37,10 @@ void core_parallel_for(void *context, int threads, int64_t count, axn_task task,
   parallel(run_part, &loop, (unsigned)threads, 0);
 }
 
+axn_parallel_for core_loop(void) {
+  return parallel != NULL ? core_parallel_for : NULL;
+}
+
 PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   (void)module;
   void *addresses[3];

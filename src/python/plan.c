@@ -18,6 +18,10 @@ struct slot {
 
 enum { SLOTS_MOST = 13 };
 
+/* Elements up to which a run takes less time than it would to let other threads have Python's
+ * lock. */
+enum { SMALL = 4096 };
+
 union arguments {
   axn_training_args training;
   axn_inference_args inference;
@@ -25,7 +29,7 @@ union arguments {
 };
 
 struct pass {
-  int count;
+  int count, rstd; /* slots, and which of them is rstd's */
   struct slot slots[SLOTS_MOST];
   void (*start)(union arguments *arguments, const axn_plan_info *info, void *workspace);
   size_t workspace; /* offset of its size in the plan's description */
@@ -35,11 +39,16 @@ struct pass {
 typedef struct {
   PyObject_HEAD axn_plan *plan;
   axn_plan_info info;
-  const struct element *element;
+  const struct element *element, *parameters;
   struct order order;
   struct form forms[KINDS];
   int64_t strides[2][AXN_MAX_RANK]; /* of x, of y; zero: dense */
+  bool folded;                      /* tensors of any rank, as rows and columns */
+  bool active;                      /* with an activation */
+  bool training_counts;             /* too few values are an error in training alone */
 } plan_object;
+
+PyTypeObject *core_plan_type;
 
 /* What the arrays beside x look like, from what the plan says of itself. */
 static void fill_forms(plan_object *self, const axn_desc *desc) {
@@ -79,14 +88,14 @@ static bool forms_agree(const plan_object *self) {
   return false;
 }
 
-static bool parse_norm(const char *name, axn_norm *norm) {
+bool core_parse_norm(const char *name, axn_norm *norm) {
   for (int value = 1; axn_norm_name((axn_norm)value) != NULL; value++)
     if (strcmp(axn_norm_name((axn_norm)value), name) == 0) return *norm = (axn_norm)value, true;
   PyErr_Format(core_argument_error, "norm: '%s' is none", name);
   return false;
 }
 
-static bool parse_activation(const char *name, axn_activation *activation) {
+bool core_parse_activation(const char *name, axn_activation *activation) {
   for (int value = 0; axn_activation_name((axn_activation)value) != NULL; value++)
     if (strcmp(axn_activation_name((axn_activation)value), name) == 0)
       return *activation = (axn_activation)value, true;
@@ -140,16 +149,33 @@ static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   if (self->element == NULL)
     return PyErr_Format(core_argument_error, "dtype: %d is none", dtype), false;
   desc->dtype = (axn_dtype)dtype;
+  self->parameters = core_element(self->element->parameters);
   desc->parameter_dtype = self->element->parameters;
   desc->layout = memory_last ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST;
   desc->groups = groups;
   desc->ghost_batch = ghost_batch;
   desc->parameters = per_element ? AXN_PARAMETERS_PER_ELEMENT : AXN_PARAMETERS_PER_CHANNEL;
   desc->running_variance = unbiased ? AXN_RUNNING_VARIANCE_UNBIASED : AXN_RUNNING_VARIANCE_BIASED;
-  return parse_norm(norm, &desc->norm) && parse_activation(activation, &desc->activation) &&
+  return core_parse_norm(norm, &desc->norm) &&
+         core_parse_activation(activation, &desc->activation) &&
          parse_shape(shape, &self->forms[DATA], self->order.written_last) &&
          parse_strides(x_strides, self, self->strides[0]) &&
          parse_strides(y_strides, self, self->strides[1]);
+}
+
+/* The plan of a descriptor whose shape and types `self` has already; takes `self`, also where it
+ * fails. */
+static PyObject *complete(plan_object *self, const axn_desc *desc) {
+  axn_error error;
+  axn_status status = axn_plan_create(&self->plan, desc, &error);
+  self->info = axn_plan_info_init();
+  if (status == AXN_OK) status = axn_plan_describe(self->plan, &self->info, &error);
+  if (status != AXN_OK) return Py_DECREF(self), core_raise(status, &error);
+  self->active = desc->activation != AXN_ACTIVATION_NONE;
+  self->training_counts = desc->norm == AXN_BATCH_NORM || desc->norm == AXN_INSTANCE_NORM;
+  fill_forms(self, desc);
+  if (!forms_agree(self)) return Py_DECREF(self), NULL;
+  return (PyObject *)self;
 }
 
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
@@ -162,14 +188,18 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords
   memcpy(desc.shape, self->forms[DATA].extents, sizeof desc.shape);
   memcpy(desc.x_strides, self->strides[0], sizeof desc.x_strides);
   memcpy(desc.y_strides, self->strides[1], sizeof desc.y_strides);
-  axn_error error;
-  axn_status status = axn_plan_create(&self->plan, &desc, &error);
-  self->info = axn_plan_info_init();
-  if (status == AXN_OK) status = axn_plan_describe(self->plan, &self->info, &error);
-  if (status != AXN_OK) return Py_DECREF(self), core_raise(status, &error);
-  fill_forms(self, &desc);
-  if (!forms_agree(self)) return Py_DECREF(self), NULL;
-  return (PyObject *)self;
+  return complete(self, &desc);
+}
+
+PyObject *core_make_plan(const axn_desc *desc, bool folded) {
+  plan_object *self = (plan_object *)PyType_GenericAlloc(core_plan_type, 0);
+  if (self == NULL) return NULL;
+  self->element = core_element(desc->dtype);
+  self->parameters = core_element(desc->parameter_dtype);
+  self->order.memory_last = desc->layout == AXN_CHANNELS_LAST;
+  self->folded = folded;
+  form_of_shape(&self->forms[DATA], desc->rank, desc->shape, false);
+  return complete(self, desc);
 }
 
 static void plan_dealloc(PyObject *object) {
@@ -182,7 +212,7 @@ static void plan_dealloc(PyObject *object) {
 static const struct element *element_of(const plan_object *self, enum kind kind) {
   if (kind == DATA) return self->element;
   if (kind == COUNT) return &core_int64;
-  return core_element(kind == PARAMETERS ? self->element->parameters : self->element->statistics);
+  return kind == PARAMETERS ? self->parameters : core_element(self->element->statistics);
 }
 
 static void refuse_shape(const struct view *view, const char *name, const struct form *form,
@@ -260,6 +290,7 @@ static axn_status run_backward(const axn_plan *plan, const union arguments *a, a
 }
 
 static const struct pass training = {10,
+                                     5,
                                      {SLOT(axn_training_args, x, DATA, false),
                                       SLOT(axn_training_args, y, DATA, true),
                                       SLOT(axn_training_args, scale, PARAMETERS, false),
@@ -274,6 +305,7 @@ static const struct pass training = {10,
                                      offsetof(axn_plan_info, training_workspace),
                                      run_training};
 static const struct pass inference = {7,
+                                      -1,
                                       {SLOT(axn_inference_args, x, DATA, false),
                                        SLOT(axn_inference_args, y, DATA, true),
                                        SLOT(axn_inference_args, scale, PARAMETERS, false),
@@ -285,6 +317,7 @@ static const struct pass inference = {7,
                                       offsetof(axn_plan_info, inference_workspace),
                                       run_inference};
 static const struct pass backward = {13,
+                                     4,
                                      {SLOT(axn_backward_args, x, DATA, false),
                                       SLOT(axn_backward_args, grad_y, DATA, false),
                                       SLOT(axn_backward_args, scale, PARAMETERS, false),
@@ -329,13 +362,60 @@ static bool open_arrays(const plan_object *self, const struct pass *pass, PyObje
   return true;
 }
 
-/* Addresses of arrays that the caller has checked and keeps. */
-static bool take_addresses(const plan_object *self, const struct pass *pass, PyObject *const *args,
-                           struct run *run) {
-  (void)self;
-  for (int i = 0; i < pass->count; i++)
-    if (!Py_IsNone(args[i])) set_pointer(run, &pass->slots[i], PyLong_AsVoidPtr(args[i]));
-  return PyErr_Occurred() == NULL;
+/* A tensor that lies in the order of its axes and has as many elements as a form, taken for that. */
+static void fold(struct view *view, const struct form *form) {
+  int64_t dense = 1;
+  for (int axis = view->rank - 1; axis >= 0; axis--) {
+    if (view->shape[axis] > 1 && view->strides[axis] != dense) return;
+    dense *= view->shape[axis];
+  }
+  if (dense != size_of(form)) return;
+  view->rank = form->rank;
+  for (int axis = form->rank - 1; axis >= 0; axis--) {
+    view->shape[axis] = form->extents[axis];
+    view->strides[axis] = 1;
+    for (int inner = axis + 1; inner < form->rank; inner++)
+      view->strides[axis] *= form->extents[inner];
+  }
+}
+
+/* Mean and rstd as only this file knows them: one after the other, in the place of both. */
+static size_t statistics_size(const plan_object *self) {
+  return (size_t)self->info.statistics * element_of(self, STATISTICS)->bits / 8;
+}
+
+static bool take_statistics(const plan_object *self, const struct pass *pass, int place,
+                            PyObject *bytes, struct run *run) {
+  char *data = PyBytes_AsString(bytes);
+  const size_t size = statistics_size(self);
+  if (data == NULL || (size_t)PyBytes_Size(bytes) != 2 * size)
+    return PyErr_Format(PyExc_SystemError, "these are no statistics of this plan"), false;
+  set_pointer(run, &pass->slots[place], data + (place == pass->rstd ? size : 0));
+  return true;
+}
+
+static bool take_tensor(const plan_object *self, const struct slot *slot, PyObject *tensor,
+                        struct run *run) {
+  struct view *view = &run->views[0];
+  const struct form *form = &self->forms[slot->kind];
+  if (!tensor_open(view, tensor, slot->name)) return false;
+  if (self->folded || slot->kind != DATA) fold(view, form);
+  if (!check_view(self, view, slot)) return false;
+  if (view->data == NULL && size_of(form) > 0)
+    return PyErr_Format(core_argument_error, "%s: without memory", slot->name), false;
+  set_pointer(run, slot, view->data);
+  return true;
+}
+
+static bool open_tensors(const plan_object *self, const struct pass *pass, PyObject *const *args,
+                         struct run *run) {
+  bool taken = true;
+  for (int i = 0; i < pass->count && taken; i++) {
+    if (Py_IsNone(args[i])) continue;
+    taken = PyBytes_Check(args[i]) ? take_statistics(self, pass, i, args[i], run)
+                                   : take_tensor(self, &pass->slots[i], args[i], run);
+  }
+  return taken;
 }
 
 typedef bool (*taker)(const plan_object *, const struct pass *, PyObject *const *, struct run *);
@@ -348,12 +428,15 @@ static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take
   memcpy(&size, (const char *)&self->info + pass->workspace, sizeof size);
   void *workspace = size > 0 ? malloc(size) : NULL;
   if (size > 0 && workspace == NULL) return PyErr_NoMemory();
-  struct run run = {.open = 0};
+  struct run run;
+  run.open = 0;
   axn_error error;
   axn_status status = AXN_OK;
   pass->start(&run.arguments, &self->info, workspace);
   const bool taken = take(self, pass, args, &run);
-  if (taken) {
+  if (taken && take == open_tensors && self->info.elements < SMALL) {
+    status = pass->run(self->plan, &run.arguments, &error);
+  } else if (taken) {
     Py_BEGIN_ALLOW_THREADS status = pass->run(self->plan, &run.arguments, &error);
     Py_END_ALLOW_THREADS
   }
@@ -368,18 +451,118 @@ static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take
   static PyObject *plan_##name(PyObject *self, PyObject *const *args, Py_ssize_t count) {          \
     return run_pass((plan_object *)self, &name, open_arrays, args, count);                         \
   }                                                                                                \
-  static PyObject *plan_##name##_at(PyObject *self, PyObject *const *args, Py_ssize_t count) {     \
-    return run_pass((plan_object *)self, &name, take_addresses, args, count);                      \
+  static PyObject *plan_##name##_of_tensors(PyObject *self, PyObject *const *args,                 \
+                                            Py_ssize_t count) {                                    \
+    return run_pass((plan_object *)self, &name, open_tensors, args, count);                        \
   }
 METHODS(training)
 METHODS(inference)
 METHODS(backward)
 
+/* y of tensors [x, scale, shift, residual, running_mean, running_variance]. The running
+ * statistics normalize where they are `given`. `statistics`, if not null, becomes what the
+ * backward pass takes. */
+PyObject *core_forward(PyObject *object, PyObject *const *tensors, bool given,
+                       PyObject **statistics) {
+  plan_object *self = (plan_object *)object;
+  PyObject *const x = tensors[0], *const scale = tensors[1], *const shift = tensors[2];
+  PyObject *const residual = tensors[3], *const mean = tensors[4], *const variance = tensors[5];
+  PyObject *y = core_empty_like(x), *kept = Py_None, *done = NULL;
+  if (y == NULL) return NULL;
+  if (statistics != NULL) {
+    kept = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(2 * statistics_size(self)));
+    if (kept == NULL) return Py_DECREF(y), NULL;
+    *statistics = kept;
+  }
+  if (given || (statistics == NULL && !self->training_counts)) {
+    PyObject *const args[] = {x, y, scale, shift, mean, variance, residual};
+    done = run_pass(self, &inference, open_tensors, args, 7);
+  } else {
+    PyObject *const args[] = {x, y, scale, shift, kept, kept, mean, variance, Py_None, residual};
+    done = run_pass(self, &training, open_tensors, args, 10);
+  }
+  if (done == NULL) {
+    if (statistics != NULL) Py_CLEAR(*statistics);
+    Py_CLEAR(y);
+  }
+  Py_XDECREF(done);
+  return y;
+}
+
+static PyObject *plan_forward(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+  if (count != 7) return PyErr_Format(PyExc_TypeError, "7 arguments are due");
+  PyObject *statistics = NULL;
+  const bool given = Py_IsTrue(args[6]) != 0;
+  PyObject *y = core_forward(self, args, given, given ? NULL : &statistics);
+  if (y == NULL) return NULL;
+  return Py_BuildValue("(NN)", y, statistics != NULL ? statistics : Py_NewRef(Py_None));
+}
+
+enum { GRADIENTS = 4 }; /* by x, scale, shift and residual */
+
+/* Room for the gradients that are wanted, and that of an activation's argument; false with an
+ * exception. */
+static bool make_room(const plan_object *self, PyObject *const *tensors, PyObject *mask,
+                      PyObject **room) {
+  PyObject *const likes[] = {tensors[0], tensors[1],
+                             Py_IsNone(tensors[2]) ? tensors[1] : tensors[2], tensors[0]};
+  for (int i = 0; i < GRADIENTS; i++) {
+    bool due = Py_IsTrue(PyTuple_GetItem(mask, i)) != 0;
+    if (i == GRADIENTS - 1) due = due && self->active;
+    room[i] = due ? core_empty_like(likes[i]) : Py_NewRef(Py_None);
+    if (room[i] == NULL) return false;
+  }
+  if (!self->active || !Py_IsNone(room[0]) || !Py_IsNone(room[GRADIENTS - 1])) return true;
+  Py_DECREF(room[0]);
+  return (room[0] = core_empty_like(tensors[0])) != NULL;
+}
+
+static PyObject *gradients_of(plan_object *self, PyObject *grad_y, PyObject *const *tensors,
+                              PyObject *const *statistics, PyObject *mask) {
+  PyObject *room[GRADIENTS] = {NULL}, *result = NULL, *done = NULL;
+  if (make_room(self, tensors, mask, room)) {
+    PyObject *const args[] = {
+        tensors[0],         grad_y,  tensors[1], statistics[0], statistics[1], statistics[2],
+        statistics[3],      room[0], room[1],    room[2],       tensors[2],    tensors[3],
+        room[GRADIENTS - 1]};
+    done = run_pass(self, &backward, open_tensors, args, 13);
+  }
+  if (done != NULL) {
+    const bool wants_x = Py_IsTrue(PyTuple_GetItem(mask, 0)) != 0;
+    const bool wants_residual = Py_IsTrue(PyTuple_GetItem(mask, GRADIENTS - 1)) != 0;
+    result = PyTuple_Pack(5, wants_x ? room[0] : Py_None, room[1], room[2],
+                          wants_residual && !self->active ? grad_y : room[GRADIENTS - 1], Py_None);
+  }
+  Py_XDECREF(done);
+  for (int i = 0; i < GRADIENTS; i++) Py_XDECREF(room[i]);
+  return result;
+}
+
+/* gradients(grad_y, mask, statistics, x, scale, shift, residual[, running_mean,
+ * running_variance]): a tuple of these gradients and None, as autograd takes them; or None where
+ * the call is not eager. */
+static PyObject *plan_gradients(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+  if ((count != 7 && count != 9) || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) < GRADIENTS)
+    return PyErr_Format(PyExc_TypeError, "7 or 9 arguments are due");
+  const int eager = core_is_eager(args[0], args + 3, count - 3);
+  if (eager <= 0) return eager < 0 ? NULL : Py_NewRef(Py_None);
+  PyObject *grad_y = core_laid_like(args[0], args[3]);
+  if (grad_y == NULL) return NULL;
+  PyObject *const given[] = {Py_None, Py_None, count == 9 ? args[7] : NULL,
+                             count == 9 ? args[8] : NULL};
+  PyObject *const own[] = {args[2], args[2], Py_None, Py_None};
+  PyObject *result =
+      gradients_of((plan_object *)self, grad_y, args + 3, count == 9 ? given : own, args[1]);
+  Py_DECREF(grad_y);
+  return result;
+}
+
 #define ENTRY(name)                                                                                \
   { #name, (PyCFunction)(void (*)(void))plan_##name, METH_FASTCALL, NULL }
-static PyMethodDef methods[] = {ENTRY(training),      ENTRY(training_at), ENTRY(inference),
-                                ENTRY(inference_at),  ENTRY(backward),    ENTRY(backward_at),
-                                {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {
+    ENTRY(training),      ENTRY(training_of_tensors), ENTRY(inference), ENTRY(inference_of_tensors),
+    ENTRY(backward),      ENTRY(backward_of_tensors), ENTRY(forward),   ENTRY(gradients),
+    {NULL, NULL, 0, NULL}};
 
 /* How to allocate an array of a kind: its type, its extents in the order of memory, and the axes to
  * take of those in the order of the user, or None. */

@@ -134,7 +134,7 @@ static const DLTensor *tensor_of(PyObject *capsule, bool *read_only) {
   return &managed->dl_tensor;
 }
 
-static bool fill_from_tensor(struct view *view, const DLTensor *tensor, const char *name) {
+bool view_from_tensor(struct view *view, const DLTensor *tensor, const char *name) {
   if (tensor->device.device_type != kDLCPU) {
     PyErr_Format(core_argument_error,
                  "%s: on a device of DLPack type %d; only the CPU (1) is supported", name,
@@ -182,7 +182,7 @@ static bool open_dlpack(struct view *view, PyObject *array, const char *name) {
   view->capsule = request_capsule(array);
   const DLTensor *tensor =
       view->capsule != NULL ? tensor_of(view->capsule, &view->read_only) : NULL;
-  if (tensor != NULL && fill_from_tensor(view, tensor, name)) return true;
+  if (tensor != NULL && view_from_tensor(view, tensor, name)) return true;
   Py_CLEAR(view->capsule);
   return false;
 }

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+from collections.abc import Callable
 from typing import Any
 
 version: str
@@ -41,7 +42,40 @@ class Plan:
         self, x: Any, grad_y: Any, scale: Any, mean: Any, rstd: Any, running_mean: Any, running_variance: Any,
         grad_x: Any, grad_scale: Any, grad_shift: Any, shift: Any, residual: Any, grad_residual: Any, /,
     ) -> None: ...
-    # The same on addresses in place of arrays, which nothing checks.
-    def training_at(self, *addresses: int | None) -> None: ...
-    def inference_at(self, *addresses: int | None) -> None: ...
-    def backward_at(self, *addresses: int | None) -> None: ...
+    # The same for tensors of PyTorch, which are read without copies or capsules. Where the plan is of layer or
+    # RMS normalization they may have any axes.
+    def training_of_tensors(self, *tensors: Any) -> None: ...
+    def inference_of_tensors(self, *tensors: Any) -> None: ...
+    def backward_of_tensors(self, *tensors: Any) -> None: ...
+    # For an autograd.Function: y and what `gradients` takes as statistics; the gradients by x, scale, shift and
+    # residual, and None, or None where nothing was done because the call is not eager.
+    def forward(
+        self, x: Any, scale: Any, shift: Any, residual: Any, running_mean: Any, running_variance: Any,
+        given: bool, /,
+    ) -> tuple[Any, Any]: ...
+    def gradients(
+        self, grad_y: Any, mask: tuple[bool, ...], statistics: Any, x: Any, scale: Any, shift: Any,
+        residual: Any, *running: Any,
+    ) -> tuple[Any, ...] | None: ...
+
+# What the following need to know of PyTorch: how to read tensors (a capsule of DLPack's exchange functions, or
+# None: by attributes); the types of plain tensors; functions whose true answer means that a call is not eager,
+# the first two of them in the backward pass as well; the same of a tensor; the module of forward derivatives;
+# is_grad_enabled; get_num_threads; empty_like; the dtypes in the order of axn_dtype.
+def use_tensors(
+    exchange: Any, types: tuple[type, ...], questions: tuple[Callable[[], Any], ...],
+    oddities: tuple[Callable[[Any], Any], ...], forward_ad: Any, has_gradients: Callable[[], bool],
+    threads: Callable[[], int], empty_like: Callable[[Any], Any], dtypes: tuple[Any, ...], /,
+) -> None: ...
+# y, or None where the call is not eager or the tensors are none that the library takes. Where one wants a
+# gradient, `apply` is called with x, scale, shift, residual and (plan, running_mean, running_variance, given,
+# options); options are norm, groups, axis, epsilon, activation and negative_slope.
+def normalize(
+    apply: Callable[..., Any], options: tuple[str, int, int, float, str, float], x: Any, scale: Any, shift: Any,
+    residual: Any, running_mean: Any, running_variance: Any, momentum: float, given: bool, /,
+) -> Any: ...
+# A plan from a cache; None where tensors do not fit together, an error where the library refuses them.
+def plan_for_tensors(
+    norm: str, x: Any, scale: Any, shift: Any, residual: Any, running_mean: Any, running_variance: Any,
+    groups: int, axis: int, epsilon: float, momentum: float, activation: str, negative_slope: float, /,
+) -> Plan | None: ...

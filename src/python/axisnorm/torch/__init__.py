@@ -17,9 +17,8 @@ from ._modules import (
     InstanceNorm3d,
     LayerNorm,
     RMSNorm,
-    replace,
-    restore,
 )
+from ._replace import Report, replace, report, restore
 
 __all__ = [
     "BatchNorm1d",
@@ -31,11 +30,13 @@ __all__ = [
     "InstanceNorm3d",
     "LayerNorm",
     "RMSNorm",
+    "Report",
     "batch_norm",
     "group_norm",
     "instance_norm",
     "layer_norm",
     "replace",
+    "report",
     "restore",
     "rms_norm",
 ]

@@ -1,30 +1,73 @@
 # SPDX-License-Identifier: MIT
-"""torch.nn.functional's normalizations, on axisnorm's operators where these take the tensors."""
+"""torch.nn.functional's normalizations, on axisnorm where it takes the tensors, with a residual and an
+activation in the same pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
 from torch.nn import functional
 
+from . import _eager
+from .._core import ArgumentError
 from ._operators import call
 from ._runtime import ELEMENTS
 
+Activation = Literal["relu", "leaky-relu", "silu", "gelu", "gelu-tanh"]
+_Running = tuple[Tensor | None, Tensor | None]
 
-def _takes(x: Tensor, eps: float, shape: Sequence[int], *others: Tensor | None) -> bool:
+_ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "none": lambda z, slope: z,
+    "relu": lambda z, slope: functional.relu(z),
+    "leaky-relu": lambda z, slope: functional.leaky_relu(z, slope),
+    "silu": lambda z, slope: functional.silu(z),
+    "gelu": lambda z, slope: functional.gelu(z),
+    "gelu-tanh": lambda z, slope: functional.gelu(z, approximate="tanh"),
+}
+
+
+def check_activation(activation: str) -> None:
+    if activation not in _ACTIVATIONS:
+        raise ArgumentError(f"activation: {activation!r} is none of {', '.join(list(_ACTIVATIONS)[1:])}")
+
+
+def _check(x: Tensor, residual: Tensor | None, activation: str) -> None:
+    """What PyTorch's functions do not know, and so cannot refuse."""
+    check_activation(activation)
+    if residual is not None and residual.shape != x.shape:
+        raise ArgumentError(f"residual: shape {list(residual.shape)} where that of input is due, "
+                            f"{list(x.shape)}")
+
+
+def _takes(x: Tensor, eps: float, shape: Sequence[int], scale: Tensor | None, shift: Tensor | None,
+           residual: Tensor | None, running: _Running = (None, None)) -> bool:
     """Whether the operators do: tensors on the CPU, of types that the library knows, with elements. What is
     wrong with the others' shape, PyTorch may say; forward-mode derivatives are its own."""
     if forward_ad._current_level >= 0:
         return False
     if x.device.type != "cpu" or x.layout != torch.strided or x.is_nested or x.dtype not in ELEMENTS:
         return False
-    parameter = ELEMENTS[x.dtype][1]
+    if residual is not None and (residual.device != x.device or residual.dtype != x.dtype):
+        return False
+    given = [parameter.dtype for parameter in (scale, shift) if parameter is not None]
+    statistics = ELEMENTS[x.dtype]
+    if given not in ([], [x.dtype], [x.dtype] * 2, [statistics], [statistics] * 2):
+        return False
+    if any(tensor is not None and tensor.dtype != statistics for tensor in running):
+        return False
     return x.numel() > 0 and eps > 0 and all(
-        other is None or (other.device == x.device and other.dtype == parameter and other.shape == shape)
-        for other in others)
+        other is None or (other.device == x.device and other.shape == shape)
+        for other in (scale, shift, *running))
+
+
+def _finish(y: Tensor, residual: Tensor | None, activation: str, negative_slope: float) -> Tensor:
+    """What goes into the same pass where the library computes."""
+    return _ACTIVATIONS[activation](y if residual is None else y + residual, negative_slope)
 
 
 def _ends_in(x: Tensor, shape: tuple[int, ...]) -> bool:
@@ -38,84 +81,152 @@ def _track(running: Sequence[Tensor], new: Sequence[Tensor]) -> None:
             tensor.copy_(value)
 
 
-def _with_running(
-    norm: str, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
-    bias: Tensor | None, from_input: bool, momentum: float, eps: float,
+def _as_statistics(x: Tensor, running: _Running) -> _Running:
+    """Running statistics of a 16-bit model in the type in which the library has them."""
+    dtype = ELEMENTS.get(x.dtype, x.dtype)
+    if running[0] is None or dtype == x.dtype or running[0].dtype == dtype:
+        return running
+    first, second = (tensor.to(dtype) if tensor is not None and tensor.dtype == x.dtype else tensor
+                     for tensor in running)
+    return first, second
+
+
+def _by_operators(
+    norm: str, x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
+    running: _Running, from_input: bool, momentum: float, eps: float, activation: str, negative_slope: float,
 ) -> Tensor:
     """Batch and instance normalization, of tensors that the operators take."""
+    tensors, last = (x, scale, shift, residual), (activation, negative_slope)
     y: Tensor
     if not from_input:
-        y = call("normalize_by", input, weight, bias, running_mean, running_var, eps)
-    elif running_mean is None or running_var is None:
-        y = call("normalize", input, weight, bias, norm, 1, 1, eps)[0]
+        y = call("normalize_by", *tensors, *running, eps, *last)
+    elif running[0] is None or running[1] is None:
+        y = call("normalize", *tensors, norm, 1, 1, eps, *last)[0]
     else:
-        y, _, _, *new = call(
-            "normalize_and_track", input, weight, bias, running_mean, running_var, norm, eps, momentum)
-        _track((running_mean, running_var), new)
+        y, _, _, *new = call("normalize_and_track", *tensors, *running, norm, eps, momentum, *last)
+        _track((running[0], running[1]), new)
     return y
+
+
+def _with_running(
+    norm: str, x: Tensor, running: _Running, scale: Tensor | None, shift: Tensor | None, from_input: bool,
+    momentum: float, eps: float, residual: Tensor | None, activation: str | None, negative_slope: float,
+    theirs: Callable[..., Tensor], *arguments: object,
+) -> Tensor:
+    """Batch and instance normalization; by `theirs` of these arguments where axisnorm does not take the
+    tensors."""
+    activation = activation or "none"
+    converted, y = _as_statistics(x, running), None
+    if not is_dynamo_compiling():
+        y = _eager.normalize(x, scale, shift, residual, (norm, 1, 1, eps, activation, negative_slope),
+                             *converted, momentum, not from_input)
+    if y is None:
+        _check(x, residual, activation)
+        known = (running[0] is None) == (running[1] is None) and (from_input or running[0] is not None)
+        known = known and 2 + (norm == "instance") <= x.dim() <= 5 and 0 <= momentum <= 1
+        if not (known and _takes(x, eps, x.shape[1:2], scale, shift, residual, converted)):
+            return _finish(theirs(*arguments), residual, activation, negative_slope)
+        y = _by_operators(norm, x, scale, shift, residual, converted, from_input, momentum, eps, activation,
+                          negative_slope)
+    if from_input and converted is not running:
+        _track(running, converted)  # type: ignore[arg-type]
+    return y
+
+
+def _without_running(
+    fits: bool, x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
+    options: _eager.Options, shape: Sequence[int], theirs: Callable[..., Tensor], *arguments: object,
+) -> Tensor:
+    """Layer, RMS and group normalization; by `theirs` of these arguments where axisnorm does not take the
+    tensors."""
+    if fits and not is_dynamo_compiling():
+        y = _eager.normalize(x, scale, shift, residual, options)
+        if y is not None:
+            return y
+    activation, negative_slope = options[4:]
+    _check(x, residual, activation)
+    if not (fits and _takes(x, eps=options[3], shape=shape, scale=scale, shift=shift, residual=residual)):
+        return _finish(theirs(*arguments), residual, activation, negative_slope)
+    result: Tensor = call("normalize", x, scale, shift, residual, *options)[0]
+    return result
 
 
 def batch_norm(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *,
+    residual: Tensor | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
 ) -> Tensor:
-    """As torch.nn.functional.batch_norm."""
-    fits = (running_mean is None) == (running_var is None) and (training or running_mean is not None)
-    fits = fits and 2 <= input.dim() <= 5 and 0 <= momentum <= 1
-    if not (fits and _takes(input, eps, input.shape[1:2], running_mean, running_var, weight, bias)):
-        return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return _with_running("batch", input, running_mean, running_var, weight, bias, training, momentum, eps)
+    """As torch.nn.functional.batch_norm: input [N, C, spatial...], all others [C].
+
+    Args:
+        residual: as input; added to what is normalized, before the activation.
+        activation: applied last, in the same pass.
+        negative_slope: of "leaky-relu", else ignored.
+    """
+    return _with_running(
+        "batch", input, (running_mean, running_var), weight, bias, training, momentum, eps, residual,
+        activation, negative_slope, functional.batch_norm, input, running_mean, running_var, weight, bias,
+        training, momentum, eps)
 
 
 def instance_norm(
     input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
     weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
-    momentum: float = 0.1, eps: float = 1e-5,
+    momentum: float = 0.1, eps: float = 1e-5, *, residual: Tensor | None = None,
+    activation: Activation | None = None, negative_slope: float = 0.01,
 ) -> Tensor:
-    """As torch.nn.functional.instance_norm."""
-    fits = (running_mean is None) == (running_var is None) and (use_input_stats or running_mean is not None)
-    fits = fits and 3 <= input.dim() <= 5 and 0 <= momentum <= 1
-    if not (fits and _takes(input, eps, input.shape[1:2], running_mean, running_var, weight, bias)):
-        return functional.instance_norm(
-            input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-    return _with_running("instance", input, running_mean, running_var, weight, bias, use_input_stats, momentum,
-                         eps)
+    """As torch.nn.functional.instance_norm: input [N, C, spatial...], all others [C].
+
+    residual, activation and negative_slope are those of `batch_norm`.
+    """
+    return _with_running(
+        "instance", input, (running_mean, running_var), weight, bias, use_input_stats, momentum, eps, residual,
+        activation, negative_slope, functional.instance_norm, input, running_mean, running_var, weight, bias,
+        use_input_stats, momentum, eps)
 
 
 def layer_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
-    eps: float = 1e-5,
+    eps: float = 1e-5, *, residual: Tensor | None = None, activation: Activation | None = None,
+    negative_slope: float = 0.01,
 ) -> Tensor:
-    """As torch.nn.functional.layer_norm."""
+    """As torch.nn.functional.layer_norm: input [..., *normalized_shape], weight and bias normalized_shape.
+
+    residual, activation and negative_slope are those of `batch_norm`.
+    """
     shape = tuple(normalized_shape)
-    if not (_ends_in(input, shape) and _takes(input, eps, shape, weight, bias)):
-        return functional.layer_norm(input, list(shape), weight, bias, eps)
-    y: Tensor = call("normalize", input, weight, bias, "layer", 1, input.dim() - len(shape), eps)[0]
-    return y
+    options = ("layer", 1, input.dim() - len(shape), eps, activation or "none", negative_slope)
+    return _without_running(_ends_in(input, shape), input, weight, bias, residual, options, shape,
+                            functional.layer_norm, input, shape, weight, bias, eps)
 
 
 def rms_norm(
-    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None,
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None, *,
+    residual: Tensor | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
 ) -> Tensor:
-    """As torch.nn.functional.rms_norm."""
+    """As torch.nn.functional.rms_norm: input [..., *normalized_shape], weight normalized_shape.
+
+    residual, activation and negative_slope are those of `batch_norm`.
+    """
     shape = tuple(normalized_shape)
-    fits = _ends_in(input, shape) and input.dtype in ELEMENTS
     epsilon = eps
-    if fits and eps is None:  # PyTorch takes that of the type in which it computes
-        epsilon = torch.finfo(ELEMENTS[input.dtype][1]).eps
-    if not (fits and epsilon is not None and _takes(input, epsilon, shape, weight)):
-        return functional.rms_norm(input, list(shape), weight, eps)
-    y: Tensor = call("normalize", input, weight, None, "rms", 1, input.dim() - len(shape), epsilon)[0]
-    return y
+    if epsilon is None:  # PyTorch takes that of the type in which it computes
+        epsilon = torch.finfo(ELEMENTS[input.dtype]).eps if input.dtype in ELEMENTS else 0.0
+    options = ("rms", 1, input.dim() - len(shape), epsilon, activation or "none", negative_slope)
+    return _without_running(_ends_in(input, shape), input, weight, None, residual, options, shape,
+                            functional.rms_norm, input, shape, weight, eps)
 
 
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
-    eps: float = 1e-5,
+    eps: float = 1e-5, *, residual: Tensor | None = None, activation: Activation | None = None,
+    negative_slope: float = 0.01,
 ) -> Tensor:
-    """As torch.nn.functional.group_norm."""
+    """As torch.nn.functional.group_norm: input [N, C, spatial...], weight and bias [C].
+
+    residual, activation and negative_slope are those of `batch_norm`.
+    """
     fits = 2 <= input.dim() <= 5 and num_groups > 0 and input.shape[1] % num_groups == 0
-    if not (fits and _takes(input, eps, input.shape[1:2], weight, bias)):
-        return functional.group_norm(input, num_groups, weight, bias, eps)
-    y: Tensor = call("normalize", input, weight, bias, "group", num_groups, 1, eps)[0]
-    return y
+    options = ("group", num_groups, 1, eps, activation or "none", negative_slope)
+    return _without_running(fits, input, weight, bias, residual, options, input.shape[1:2],
+                            functional.group_norm, input, num_groups, weight, bias, eps)

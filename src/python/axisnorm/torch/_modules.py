@@ -1,20 +1,59 @@
 # SPDX-License-Identifier: MIT
 """torch.nn's normalization modules, on the functions beside this file.
 
-They are subclasses that add no state: constructors, parameters, buffers and state_dict are PyTorch's.
+They are subclasses that add no state: parameters, buffers and state_dict are PyTorch's. Constructors take an
+activation as well, and forward a residual, for the same pass.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from ._functions import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from ._functions import Activation, batch_norm, check_activation, group_norm, instance_norm, layer_norm, rms_norm
 
 
-class _BatchNorm(nn.modules.batchnorm._BatchNorm):
-    def forward(self, input: Tensor) -> Tensor:
+class Normalization(nn.Module):
+    """What the modules have in common.
+
+    Args:
+        activation: applied last: "relu", "leaky-relu", "silu", "gelu" or "gelu-tanh".
+        negative_slope: of "leaky-relu", else ignored.
+
+    forward(input, residual=None): the residual, like input, is added before the activation.
+    """
+
+    activation: Activation | None = None
+    negative_slope: float = 0.01
+
+    def __init__(
+        self, *arguments: Any, activation: Activation | None = None, negative_slope: float = 0.01,
+        **keywords: Any,
+    ) -> None:
+        super().__init__(*arguments, **keywords)
+        if activation is not None:
+            check_activation(activation)
+            self.activation, self.negative_slope = activation, negative_slope
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.normalize(input, residual, self.activation, self.negative_slope)
+
+    def normalize(
+        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    ) -> Tensor:
+        """forward, with this activation in place of the module's."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        last = "" if self.activation is None else f", activation={self.activation!r}"
+        return super().extra_repr() + last
+
+
+class _BatchNorm(Normalization, nn.modules.batchnorm._BatchNorm):
+    def normalize(
+        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    ) -> Tensor:
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
@@ -25,89 +64,82 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         running = not self.training or self.track_running_stats
         return batch_norm(
             input, self.running_mean if running else None, self.running_var if running else None, self.weight,
-            self.bias, from_input, momentum, self.eps)
+            self.bias, from_input, momentum, self.eps, residual=residual, activation=activation,
+            negative_slope=negative_slope)
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
-    """torch.nn.BatchNorm1d on axisnorm."""
+    """torch.nn.BatchNorm1d on axisnorm: [N, C] or [N, C, L]."""
 
 
 class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d on axisnorm."""
+    """torch.nn.BatchNorm2d on axisnorm: [N, C, H, W]."""
 
 
 class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
-    """torch.nn.BatchNorm3d on axisnorm."""
+    """torch.nn.BatchNorm3d on axisnorm: [N, C, D, H, W]."""
 
 
-class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
-    def _apply_instance_norm(self, input: Tensor) -> Tensor:
-        return instance_norm(
+class _InstanceNorm(Normalization, nn.modules.instancenorm._InstanceNorm):
+    def normalize(
+        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    ) -> Tensor:
+        self._check_input_dim(input)
+        batched = input.dim() != self._get_no_batch_dim()
+        self._check_features(input)
+        if not batched:
+            input = input.unsqueeze(0)
+            residual = None if residual is None else residual.unsqueeze(0)
+        y = instance_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias,
             self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum,
-            self.eps)
+            self.eps, residual=residual, activation=activation, negative_slope=negative_slope)
+        return y if batched else y.squeeze(0)
+
+    def _check_features(self, input: Tensor) -> None:
+        """PyTorch's module has an error or a warning for another number of channels."""
+        axis = input.dim() - self._get_no_batch_dim()
+        if input.size(axis) != self.num_features:
+            nn.modules.instancenorm._InstanceNorm.forward(self, input)
 
 
 class InstanceNorm1d(_InstanceNorm, nn.InstanceNorm1d):
-    """torch.nn.InstanceNorm1d on axisnorm."""
+    """torch.nn.InstanceNorm1d on axisnorm: [N, C, L] or [C, L]."""
 
 
 class InstanceNorm2d(_InstanceNorm, nn.InstanceNorm2d):
-    """torch.nn.InstanceNorm2d on axisnorm."""
+    """torch.nn.InstanceNorm2d on axisnorm: [N, C, H, W] or [C, H, W]."""
 
 
 class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
-    """torch.nn.InstanceNorm3d on axisnorm."""
+    """torch.nn.InstanceNorm3d on axisnorm: [N, C, D, H, W] or [C, D, H, W]."""
 
 
-class LayerNorm(nn.LayerNorm):
-    """torch.nn.LayerNorm on axisnorm."""
+class LayerNorm(Normalization, nn.LayerNorm):
+    """torch.nn.LayerNorm on axisnorm: [..., *normalized_shape]."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
-
-
-class RMSNorm(nn.RMSNorm):
-    """torch.nn.RMSNorm on axisnorm."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.normalized_shape, self.weight, self.eps)
+    def normalize(
+        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    ) -> Tensor:
+        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, residual=residual,
+                          activation=activation, negative_slope=negative_slope)
 
 
-class GroupNorm(nn.GroupNorm):
-    """torch.nn.GroupNorm on axisnorm."""
+class RMSNorm(Normalization, nn.RMSNorm):
+    """torch.nn.RMSNorm on axisnorm: [..., *normalized_shape]."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
-
-
-Model = TypeVar("Model", bound=nn.Module)
-
-_OURS: dict[type[nn.Module], type[nn.Module]] = {
-    getattr(nn, module.__name__): module
-    for module in (BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d,
-                   LayerNorm, RMSNorm, GroupNorm)
-}
-_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+    def normalize(
+        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    ) -> Tensor:
+        return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual,
+                        activation=activation, negative_slope=negative_slope)
 
 
-def _exchange(model: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> None:
-    for module in model.modules():
-        if type(module) in classes:
-            module.__class__ = classes[type(module)]
+class GroupNorm(Normalization, nn.GroupNorm):
+    """torch.nn.GroupNorm on axisnorm: [N, C, spatial...]."""
 
-
-def replace(model: Model) -> Model:
-    """Lets the normalization modules of a model, in place, compute on axisnorm; returns the model.
-
-    Only their class changes: parameters, buffers, hooks, and what an optimizer holds of them stay. Modules of
-    other classes, also subclasses of PyTorch's, are left alone.
-    """
-    _exchange(model, _OURS)
-    return model
-
-
-def restore(model: Model) -> Model:
-    """Undoes `replace`."""
-    _exchange(model, _THEIRS)
-    return model
+    def normalize(
+        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    ) -> Tensor:
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, residual=residual,
+                          activation=activation, negative_slope=negative_slope)

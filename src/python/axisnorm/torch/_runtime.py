@@ -1,34 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Plans for tensors: which types the library knows, and whose threads it runs on."""
+"""What the library is told of PyTorch: its types, its threads, and how to read its tensors."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import _core
-from .._norms import plan_of
 
-# axn_dtype, and the type of parameters and statistics that goes with it.
-_CANDIDATES = {torch.float32: (1, torch.float32), torch.float64: (2, torch.float64),
-               torch.bfloat16: (3, torch.float32), torch.float16: (4, torch.float32)}
-
+# The type of statistics that goes with x's; parameters have either. In the order of axn_dtype.
+ELEMENTS = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32,
+            torch.float16: torch.float32}
 
 ROWS = ("layer", "rms")  # normalized over the last axes, with parameters per element of these
-
-
-def _is_known(dtype: int) -> bool:
-    try:
-        plan_of("layer", dtype, (2, 2), False, False, 1, 1, False, 1e-5, 0.1, True, 1, False)
-    except _core.ArgumentError:
-        return False
-    return True
-
-
-ELEMENTS = {dtype: element for dtype, element in _CANDIDATES.items() if _is_known(element[0])}
 
 
 def _use_threads_of_torch() -> bool:
@@ -48,18 +37,18 @@ def _use_threads_of_torch() -> bool:
     return True
 
 
+def _use_tensors_of_torch(exchange: Any) -> None:
+    """`exchange`: the functions by which tensors are read, or None: by their attributes."""
+    # Where one of these has something to say, a call goes through PyTorch's dispatcher: transforms and modes,
+    # in the backward pass as well; modes of functions, a tracer, a profiler.
+    questions = (
+        torch._C._are_functorch_transforms_active, torch._C._len_torch_dispatch_stack,
+        torch._C._len_torch_function_stack, torch._C._get_tracing_state, torch._C._autograd._profiler_enabled)
+    oddities = (torch._C.TensorBase.is_neg,)
+    _core.use_tensors(exchange, (Tensor, torch.nn.Parameter), questions, oddities, forward_ad,
+                      torch.is_grad_enabled, torch.get_num_threads, torch.empty_like, tuple(ELEMENTS))
+
+
+EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 HOSTED = _use_threads_of_torch()
-
-
-def plan_for(
-    norm: str, x: torch.Tensor, memory_last: bool, groups: int = 1, axis: int = 1, epsilon: float = 1e-5,
-    momentum: float = 0.1,
-) -> _core.Plan:
-    """A plan for a tensor that lies densely, on as many threads as PyTorch has."""
-    shape = tuple(x.shape)
-    per_element = norm in ROWS
-    if per_element:  # rows and columns: of any rank
-        columns = math.prod(shape[axis:])
-        shape, axis = (x.numel() // columns, columns), 1
-    return plan_of(norm, ELEMENTS[x.dtype][0], shape, False, memory_last, groups, axis, per_element, epsilon,
-                   momentum, True, torch.get_num_threads(), HOSTED)
+_use_tensors_of_torch(EXCHANGE)

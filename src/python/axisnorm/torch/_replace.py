@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""Whole models: which modules compute on axisnorm, and which activations are in their pass."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor, fx, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from . import _modules
+from ._functions import Activation
+from ._modules import Normalization
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_OURS: dict[type[nn.Module], type[nn.Module]] = {
+    getattr(nn, name): getattr(_modules, name)
+    for name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d",
+                 "InstanceNorm3d", "LayerNorm", "RMSNorm", "GroupNorm")
+}
+_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+
+
+def _activation_of(module: nn.Module) -> tuple[Activation, float] | None:
+    """Its name and negative slope, of modules that are exactly one of PyTorch's."""
+    kind: Any = type(module)
+    if kind is nn.ReLU:
+        return "relu", 0.0
+    if kind is nn.LeakyReLU:
+        slope: Any = module.negative_slope
+        return ("leaky-relu", slope) if math.isfinite(slope) else None
+    if kind is nn.SiLU:
+        return "silu", 0.0
+    if kind is nn.GELU:
+        return "gelu" if module.approximate == "none" else "gelu-tanh", 0.0
+    return None
+
+
+def _is_called_plainly(module: nn.Module) -> bool:
+    """Whether calling it is its class's forward, and nobody looks on."""
+    return not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                or module._backward_pre_hooks or "forward" in module.__dict__
+                or module.__dict__.get("_compiled_call_impl") is not None)
+
+
+def _fusible(norm: Any, following: nn.Module) -> tuple[Activation, float] | None:
+    """The activation that a normalization can take over from the module that is called with its output."""
+    if type(norm) not in _THEIRS or norm.activation is not None:
+        return None
+    activation = _activation_of(following)
+    return activation if activation and _is_called_plainly(norm) and _is_called_plainly(following) else None
+
+
+class _Fusing(nn.Sequential):
+    """nn.Sequential that lets normalizations do the activations after them. The modules stay what they are;
+    what can be fused is looked up in each call, so that hooks, slices and changes count."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        modules: list[Any] = list(self)
+        place = 0
+        watched = _has_any_global_hook()
+        while place < len(modules):
+            module, following = modules[place], modules[place + 1:place + 2]
+            fused = None if watched or not following else _fusible(module, following[0])
+            if fused is None:
+                input = module(input)
+                place += 1
+            else:
+                input = module.normalize(input, None, *fused)
+                place += 2
+        return input
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuild, (_original(type(self)),), *super().__reduce_ex__(protocol)[2:]
+
+
+@cache
+def _fusing(kind: Any) -> type[nn.Module]:
+    """A subclass of a Sequential, which computes fused."""
+    return type(kind.__name__, (_Fusing, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+
+
+def _original(kind: type[nn.Module]) -> type[nn.Module]:
+    return kind.__bases__[1]
+
+
+def _rebuild(kind: type[nn.Module]) -> nn.Module:
+    fusing = _fusing(kind)
+    return fusing.__new__(fusing)
+
+
+_OWN_WAYS = {"forward", "__call__", "__reduce__", "__reduce_ex__", "__init_subclass__"}
+
+
+def _is_sequential(module: nn.Module) -> bool:
+    """Whether it calls its modules one after the other as nn.Sequential does, and a subclass of its class can."""
+    kind = type(module)
+    bases = set(kind.__mro__) - {nn.Sequential, nn.Module, object}
+    return (isinstance(module, nn.Sequential) and not isinstance(module, _Fusing) and type(kind) is type
+            and not any(_OWN_WAYS & vars(base).keys() for base in bases))
+
+
+# By tracing: the activations that a normalization has taken over, which stay where they are, as identities.
+
+
+class _Passing:
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+_PASSING: dict[type[nn.Module], type[nn.Module]] = {}
+for _kind in (nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.GELU):
+    _name = f"_Passing{_kind.__name__}"
+    _PASSING[_kind] = globals()[_name] = type(_name, (_Passing, _kind), {"__module__": __name__})
+_PASSED = {passing: kind for kind, passing in _PASSING.items()}
+
+
+class _Children(fx.Tracer):
+    """Records the calls of a module's own modules, without going into these."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def _trace(parent: nn.Module, training: bool) -> fx.Graph:
+    modes = {module: module.training for module in parent.modules()}
+    for module in modes:
+        module.training = training
+    try:
+        return _Children().trace(parent)
+    except Exception:  # whatever it does that cannot be traced
+        return fx.Graph()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _pairs_in(parent: nn.Module, training: bool) -> set[tuple[str, str]]:
+    """Names of normalizations and of the activations that are called with their outputs and nothing else."""
+    graph = _trace(parent, training)
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    times = Counter(node.target for node in calls)
+    return {
+        (str(norm.target), str(node.target)) for node in calls for norm in node.args
+        if isinstance(norm, fx.Node) and norm.op == "call_module" and len(norm.args) == 1 and not norm.kwargs
+        and len(node.args) == 1 and not node.kwargs and list(norm.users) == [node]
+        and times[norm.target] == times[node.target] == 1}
+
+
+def _traced_pairs(model: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
+    """Normalizations and activations, each registered once in the model, of which a trace in training and one
+    in evaluation say the same."""
+    places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    for parent in model.modules():
+        kinds = [type(child) for child in parent.children()]
+        if isinstance(parent, nn.Sequential) or not any(kind in _THEIRS for kind in kinds):
+            continue
+        for names in sorted(_pairs_in(parent, True) & _pairs_in(parent, False)):
+            norm, following = map(parent.get_submodule, names)
+            if places[id(norm)] == places[id(following)] == 1:
+                yield norm, following
+
+
+def _fuse_traced(model: nn.Module) -> None:
+    for norm, following in list(_traced_pairs(model)):
+        fused = _fusible(norm, following)
+        if fused is not None:
+            norm.activation, norm.negative_slope = fused
+            norm.__dict__["_took_over"] = following  # not one of its modules
+            following.__class__ = _PASSING[type(following)]
+
+
+def replace(model: Model, fuse: bool | str = False) -> Model:
+    """Lets the normalization modules of a model, in place, compute on axisnorm; returns the model.
+
+    Only classes change: parameters, buffers, hooks, and what an optimizer holds of them stay. Modules of other
+    classes, also subclasses of PyTorch's, are left alone. `report` tells what was done.
+
+    Args:
+        fuse: True: in nn.Sequential, a ReLU, LeakyReLU, SiLU or GELU that comes directly after a normalization
+            is computed in its pass. "trace": also where torch.fx sees a module call one with the output of the
+            other, which it uses for nothing else; it records one call in training and one in evaluation, so
+            the module must not choose by anything else what it calls. Modules with hooks are not fused.
+    """
+    if fuse not in (False, True, "trace"):
+        raise ValueError(f"fuse: {fuse!r}; it is False, True or 'trace'")
+    module: Any
+    for module in model.modules():
+        if type(module) in _OURS:
+            module.__class__ = _OURS[type(module)]
+        elif fuse and _is_sequential(module):
+            module.__class__ = _fusing(type(module))
+    if fuse == "trace":
+        _fuse_traced(model)
+    return model
+
+
+def restore(model: Model) -> Model:
+    """Undoes `replace`. Modules that were made with an activation of their own stay."""
+    module: Any
+    for module in model.modules():
+        if type(module) in _THEIRS and "_took_over" in module.__dict__:
+            for name in ("_took_over", "activation", "negative_slope"):
+                del module.__dict__[name]
+        if isinstance(module, _Fusing):
+            module.__class__ = _original(type(module))
+        elif type(module) in _PASSED:
+            module.__class__ = _PASSED[type(module)]
+        elif type(module) in _THEIRS and module.activation is None:
+            module.__class__ = _THEIRS[type(module)]
+    return model
+
+
+class Report(NamedTuple):
+    """What of a model computes on axisnorm, by the names of `named_modules`."""
+
+    replaced: list[str]
+    fused: list[tuple[str, str]]  # normalizations, and the activations in their pass
+
+
+def report(model: nn.Module) -> Report:
+    """Which modules compute on axisnorm, and which activations go with them."""
+    names = {module: name for name, module in model.named_modules()}
+    replaced = [name for module, name in names.items() if isinstance(module, Normalization)]
+    return Report(replaced, [(names[norm], names[following]) for norm, following in _fused_in(names)])
+
+
+def _fused_in(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, nn.Module]]:
+    for module in modules:
+        if "_took_over" in module.__dict__:
+            yield module, module.__dict__["_took_over"]
+        if isinstance(module, _Fusing):
+            inner = list(module)
+            yield from ((norm, following) for norm, following in zip(inner, inner[1:])
+                        if _fusible(norm, following))
