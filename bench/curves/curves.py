@@ -19,6 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Optional
 
+sys.path.append(str(Path(__file__).parents[1]))
+from machine import cpu_model  # noqa: E402
+
 Row = dict[str, Any]
 Shape = tuple[int, int, int, int]
 Curve = tuple[Callable[[], Row], Callable[[Row], str], Callable[[Row], str]]
@@ -107,15 +110,6 @@ class Bench:
 
 
 # ---- the machine ----
-
-
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return found[0] if found else platform.machine()
 
 
 def cores() -> int:

@@ -30,6 +30,9 @@ import turns
 from layers import Form, Inputs, Layer, Way
 from ours import Axisnorm, argument
 
+sys.path.append(str(Path(__file__).parents[1]))
+from machine import cpu_model, foreign_seconds  # noqa: E402
+
 Row = dict[str, Any]
 
 
@@ -57,20 +60,6 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(trim_threshold, -1)
         libc.mallopt(mmap_max, 0)
-
-
-def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def foreign_seconds() -> float:
-    """Processor time that other processes have used since the machine started."""
-    user, nice, system, _, _, irq, softirq = Path("/proc/stat").read_text().split()[1:8]
-    all_ticks = sum(map(int, (user, nice, system, irq, softirq)))
-    return all_ticks / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
 def row_of(layer: Layer, pass_name: str, peer: str) -> Row:

@@ -137,11 +137,81 @@ def test_replace_keeps_what_hangs_on_modules():
     assert seen == [1] and model.weight is before and float(before.grad.abs().sum()) > 0
 
 
+class ChannelsFirst(nn.LayerNorm):
+    """A layer normalization of a package's own, as in ConvNeXt."""
+
+    def __init__(self, channels, gain):
+        super().__init__(channels)
+        self.gain = gain
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1) * self.gain
+
+
+class Inherits(nn.GroupNorm):
+    pass
+
+
+class Checks(nn.BatchNorm2d):
+    def _check_input_dim(self, x):
+        assert x.shape[-1] == 3
+
+
+class Activates(nn.GroupNorm):
+    """With attributes of names that ours have as well."""
+
+    def __init__(self):
+        super().__init__(2, 4)
+        self.activation, self.normalize = nn.SiLU(), True
+
+    def forward(self, x):
+        return self.activation(super().forward(x))
+
+
+class Alone(nn.LayerNorm):
+    def forward(self, x):
+        return nn.functional.layer_norm(x, self.normalized_shape) + 7
+
+
+def normalizations(model, x):
+    """Which operators ran."""
+    with torch.profiler.profile() as profile:
+        y = model(x)
+    return y, {event.key for event in profile.key_averages() if "norm" in event.key}
+
+
+@pytest.mark.parametrize("make", [
+    lambda: ChannelsFirst(4, 3.0), lambda: Inherits(2, 4), lambda: Checks(4), Activates, lambda: Alone(3)])
+def test_replace_subclasses(make):
+    model, x = make(), torch.randn(2, 4, 5, 3)
+    due, natively = normalizations(model, x)
+    kind, shown = type(model), repr(model)
+    y, ran = normalizations(ours.replace(model), x)
+    near(y, due)
+    if kind is Alone:  # it calls nothing that could be replaced
+        assert ran == natively
+    else:
+        assert natively and not ran & natively
+    assert type(model) is not kind and isinstance(model, kind) and repr(model) == shown
+    assert type(ours.replace(model)) is type(model) is type(ours.replace(make()))
+    for double in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(double) is type(model)
+        assert torch.equal(double.eval()(x), model.eval()(x))
+        assert type(ours.restore(double)) is kind
+    assert type(ours.restore(model)) is kind
+
+
 def test_replace_leaves_others_alone():
-    class Mine(nn.LayerNorm):
+    class Mine(ours.LayerNorm):
         pass
 
-    model = nn.Sequential(Mine(3), nn.Linear(3, 3), nn.SyncBatchNorm(3), ours.LayerNorm(3))
+    scaled = nn.utils.parametrizations.weight_norm(nn.LayerNorm(3))
+    class Private(nn.InstanceNorm2d):
+        def _apply_instance_norm(self, x):
+            return x
+
+    model = nn.Sequential(Mine(3), nn.Linear(3, 3), nn.SyncBatchNorm(3), nn.LazyBatchNorm2d(), scaled,
+                          ours.LayerNorm(3), Private(3))
     kinds = [type(module) for module in model]
     assert [type(module) for module in ours.replace(model)] == kinds
 

@@ -15,10 +15,11 @@ from torch.nn.modules.module import _has_any_global_hook
 from . import _modules
 from ._functions import Activation
 from ._modules import Normalization
+from ._subclasses import original, stand_in
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_OURS: dict[type[nn.Module], type[nn.Module]] = {
+_OURS: dict[type[nn.Module], type[Normalization]] = {
     getattr(nn, name): getattr(_modules, name)
     for name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d",
                  "InstanceNorm3d", "LayerNorm", "RMSNorm", "GroupNorm")
@@ -178,8 +179,9 @@ def _fuse_traced(model: nn.Module) -> None:
 def replace(model: Model, fuse: bool | str = False) -> Model:
     """Lets the normalization modules of a model, in place, compute on axisnorm; returns the model.
 
-    Only classes change: parameters, buffers, hooks, and what an optimizer holds of them stay. Modules of other
-    classes, also subclasses of PyTorch's, are left alone. `report` tells what was done.
+    Only classes change: parameters, buffers, hooks, and what an optimizer holds of them stay. In a subclass of
+    PyTorch's, axisnorm computes what it inherits or leaves to super(); what it computes itself it goes on
+    computing. Modules of other classes are left alone. `report` tells what was done.
 
     Args:
         fuse: True: in nn.Sequential, a ReLU, LeakyReLU, SiLU or GELU that comes directly after a normalization
@@ -191,8 +193,9 @@ def replace(model: Model, fuse: bool | str = False) -> Model:
         raise ValueError(f"fuse: {fuse!r}; it is False, True or 'trace'")
     module: Any
     for module in model.modules():
-        if type(module) in _OURS:
-            module.__class__ = _OURS[type(module)]
+        kind = _OURS.get(type(module)) or stand_in(type(module), _OURS)
+        if kind is not None:
+            module.__class__ = kind
         elif fuse and _is_sequential(module):
             module.__class__ = _fusing(type(module))
     if fuse == "trace":
@@ -213,6 +216,8 @@ def restore(model: Model) -> Model:
             module.__class__ = _PASSED[type(module)]
         elif type(module) in _THEIRS and module.activation is None:
             module.__class__ = _THEIRS[type(module)]
+        elif (kind := original(type(module))) is not None:
+            module.__class__ = kind
     return model
 
 
