@@ -188,10 +188,9 @@ static void gradient_of_part(const axn_backward_run *run, const axn_place *unit,
   }
 }
 
-void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit) {
-  axn_unit_statistics statistics;
-  axn_read_statistics(run, unit, &statistics);
-  gradient_of_part(run, unit, &statistics, 0, axn_blocks_of(&run->geometry->lines, unit->cells));
+void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit,
+                          const axn_unit_statistics *statistics) {
+  gradient_of_part(run, unit, statistics, 0, axn_blocks_of(&run->geometry->lines, unit->cells));
 }
 
 /* Blocks counted through all units. */
@@ -211,11 +210,13 @@ static void gradient_task(void *data, int64_t begin, int64_t end) {
 /* Sums a unit and takes its gradient while its values are still in cache. */
 static void whole_units_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
+  axn_unit_statistics statistics;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
     axn_backward_ending(run, &unit);
-    axn_sum_gradients(run, &unit, u);
-    axn_gradient_of_unit(run, &unit);
+    axn_read_statistics(run, &unit, &statistics);
+    axn_sum_gradients(run, &unit, &statistics, u);
+    axn_gradient_of_unit(run, &unit, &statistics);
   }
   run->plan->kernels->finish_streams();
 }

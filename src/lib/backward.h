@@ -129,7 +129,8 @@ void axn_backward_all_endings(axn_backward_run *run);
 
 /* First pass. Fills the means of a unit, and its segments; `unit_index` is not used where there are
  * none, in the weighted form. */
-void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit, int64_t unit_index);
+void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit,
+                       const axn_unit_statistics *statistics, int64_t unit_index);
 
 /* The same for all units, cut inside where that keeps more threads busy. */
 void axn_sum_all_gradients(axn_backward_run *run);
@@ -158,7 +159,8 @@ void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t co
                           const double *scale, const double *shift);
 
 /* Second pass: the gradient of x in a unit. */
-void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit);
+void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit,
+                          const axn_unit_statistics *statistics);
 
 /* All of it at once, in bands of units; where the plan has such. */
 int64_t axn_band_doubles(const axn_plan *plan);

@@ -56,6 +56,7 @@ static void run_band(const axn_backward_run *run, int64_t index) {
   const axn_axis *unit = &run->geometry->partition.unit;
   const int64_t bands = run->plan->bands, end = unit->extent * (index + 1) / bands;
   const band_sums band = sums_of_band(run, index);
+  axn_unit_statistics statistics;
   /* Of scale and shift, which follow each other. */
   memset(band.scale, 0, 2 * (size_t)run->plan->parameters * sizeof *band.scale);
   for (int64_t first = unit->extent * index / bands; first < end; first += BAND_ROWS) {
@@ -63,9 +64,10 @@ static void run_band(const axn_backward_run *run, int64_t index) {
     const axn_place rows = axn_place_after(&from_start, unit, first,
                                            end - first < BAND_ROWS ? end - first : BAND_ROWS);
     axn_backward_ending(run, &rows);
-    axn_sum_gradients(run, &rows, 0);
+    axn_read_statistics(run, &rows, &statistics);
+    axn_sum_gradients(run, &rows, &statistics, 0);
     add_parameters_of(run, &rows, &band);
-    if (run->grad_x != NULL) axn_gradient_of_unit(run, &rows);
+    if (run->grad_x != NULL) axn_gradient_of_unit(run, &rows, &statistics);
   }
 }
 

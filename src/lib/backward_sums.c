@@ -284,30 +284,30 @@ static void add_stored(const axn_backward_run *run, const axn_backward_step *ste
 }
 
 /* Walks the blocks from `begin` to `end` of a unit, counted through all its lines. */
-static void walk_blocks(const axn_backward_run *run, const axn_place *unit, int64_t unit_index,
-                        int64_t begin, int64_t end, sink *use) {
+static void walk_blocks(const axn_backward_run *run, const axn_place *unit,
+                        const axn_unit_statistics *statistics, int64_t unit_index, int64_t begin,
+                        int64_t end, sink *use) {
   const axn_nest *nest = &run->geometry->lines;
-  axn_unit_statistics statistics;
   axn_line_values values;
-  axn_read_statistics(run, unit, &statistics);
   for (int64_t i = begin; i < end; i++) {
     const int64_t chunk = i / nest->blocks, b = i % nest->blocks;
     const axn_backward_step step = {unit,
-                                    &statistics,
+                                    statistics,
                                     &values,
                                     chunk * nest->block_lines,
                                     axn_lines_of_chunk(nest, unit->cells, chunk),
                                     axn_block_at(nest, b)};
     if (step.lines <= 0) break;
-    if (i == begin || b == 0) spread_statistics(run, &statistics, step.first, step.lines, &values);
+    if (i == begin || b == 0) spread_statistics(run, statistics, step.first, step.lines, &values);
     use(run, &step, unit_index, i);
   }
 }
 
-void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
+void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit,
+                       const axn_unit_statistics *statistics, int64_t unit_index) {
   start_unit(run, unit, unit_index);
-  walk_blocks(run, unit, unit_index, 0, axn_blocks_of(&run->geometry->lines, unit->cells),
-              sum_and_add);
+  walk_blocks(run, unit, statistics, unit_index, 0,
+              axn_blocks_of(&run->geometry->lines, unit->cells), sum_and_add);
   finish_unit(run, unit, unit_index);
 }
 
@@ -315,29 +315,36 @@ void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit, int64
 
 static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
+  axn_unit_statistics statistics;
   while (begin < end) {
     const axn_part part = axn_part_at(run->geometry, begin, end);
     const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
-    walk_blocks(run, &unit, part.unit, part.first, part.first + part.count, sum_and_store);
+    axn_read_statistics(run, &unit, &statistics);
+    walk_blocks(run, &unit, &statistics, part.unit, part.first, part.first + part.count,
+                sum_and_store);
     begin += part.count;
   }
 }
 
 static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
+  axn_unit_statistics statistics;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
     start_unit(run, &unit, u);
-    walk_blocks(run, &unit, u, 0, axn_blocks_of_unit(run->geometry), add_stored);
+    axn_read_statistics(run, &unit, &statistics);
+    walk_blocks(run, &unit, &statistics, u, 0, axn_blocks_of_unit(run->geometry), add_stored);
     finish_unit(run, &unit, u);
   }
 }
 
 static void sum_units_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
+  axn_unit_statistics statistics;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
-    axn_sum_gradients(run, &unit, u);
+    axn_read_statistics(run, &unit, &statistics);
+    axn_sum_gradients(run, &unit, &statistics, u);
   }
 }
 
