@@ -241,10 +241,16 @@ INLINE void store_narrow(float *to, wide_vector v) {
 typedef int64_t mask_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
 
 INLINE int any(mask_vector mask) {
+#if AXN_VECTOR_BYTES == 64
+  return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif AXN_VECTOR_BYTES == 32
+  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
   int64_t values[HALF], all = 0;
   memcpy(values, &mask, sizeof values);
   for (int i = 0; i < HALF; i++) all |= values[i];
   return all != 0;
+#endif
 }
 
 /* v where the mask is set, else 0. */
