@@ -540,7 +540,7 @@ static PyObject *gradients_of(plan_object *self, PyObject *grad_y, PyObject *con
 
 /* gradients(grad_y, mask, statistics, x, scale, shift, residual[, running_mean,
  * running_variance]): a tuple of these gradients and None, as autograd takes them; or None where
- * the call is not eager. */
+ * the call is not eager, or tensors lie otherwise than in the forward pass. */
 static PyObject *plan_gradients(PyObject *self, PyObject *const *args, Py_ssize_t count) {
   if ((count != 7 && count != 9) || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) < GRADIENTS)
     return PyErr_Format(PyExc_TypeError, "7 or 9 arguments are due");
@@ -554,7 +554,9 @@ static PyObject *plan_gradients(PyObject *self, PyObject *const *args, Py_ssize_
   PyObject *result =
       gradients_of((plan_object *)self, grad_y, args + 3, count == 9 ? given : own, args[1]);
   Py_DECREF(grad_y);
-  return result;
+  if (result != NULL || !PyErr_ExceptionMatches(core_argument_error)) return result;
+  PyErr_Clear(); /* hooks of saved tensors may return others than they were given */
+  Py_RETURN_NONE;
 }
 
 #define ENTRY(name)                                                                                \
