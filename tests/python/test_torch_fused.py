@@ -289,47 +289,6 @@ def test_fuse(fuse, compiled):
         for now, then in zip(mine.modules(), model.modules(), strict=True))
 
 
-class Inner(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm, self.relu = nn.LayerNorm(5), nn.ReLU()
-
-    def forward(self, x):
-        return self.relu(self.norm(x))
-
-
-class Noting(Inner):
-    """What a forward keeps beside its result."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls, self.last = 0, None
-        self.register_buffer("seen", torch.zeros(()))
-
-    def forward(self, x):
-        self.calls += 1
-        self.last = x
-        self.seen.add_(1)
-        self.late = nn.Identity()
-        return super().forward(x)
-
-
-def test_a_trace_leaves_no_trace():
-    model = ours.replace(Noting(), fuse="trace")
-    assert ours.report(model).fused == [("norm", "relu")]
-    assert (model.calls, model.last, model.seen.item(), hasattr(model, "late")) == (0, None, 0, False)
-    assert model.training and all(module.training for module in model.modules())
-
-
-def test_a_forward_of_its_own_is_not_what_is_traced():
-    model = Inner()
-    model.forward = lambda x: model.norm(x) * 2  # as packages do that place models on devices
-    x = torch.randn(3, 5)
-    due = model(x)
-    assert ours.report(ours.replace(model, fuse="trace")).fused == []
-    near(model(x), due)
-
-
 def test_fused_activations_are_computed_in_the_pass(monkeypatch):
     model = ours.replace(network(), fuse="trace")
     calls = []
@@ -440,18 +399,16 @@ def test_gradients_of_any_form():
     near(torch.autograd.grad(y, x, weights)[0], torch.autograd.grad(block(x), x, weights)[0])
 
 
-@pytest.mark.parametrize("rank", [3, 4, 5])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_parts_with_channels_last_stay_so(rank, compiled):
-    """As PyTorch's own operators have it: what follows in a network computes in the same layout."""
-    torch._dynamo.reset()
-    x = torch.randn(2, *[5] * (rank - 2), 12).movedim(-1, 1)[:, :6].requires_grad_()
-    run = torch.compile(ours.group_norm, backend="aot_eager", fullgraph=True) if compiled else ours.group_norm
-    y, due = run(x, 3), functional.group_norm(x, 3)
-    assert y.movedim(1, -1).is_contiguous()
-    near(y, due)
-    weights = torch.randn(x.shape)
-    near(torch.autograd.grad(y, x, weights)[0], torch.autograd.grad(due, x, weights)[0])
+def test_batches_of_gradients():
+    """Outside of torch.func's transforms: an older vmap, whose tensors have no memory of their own."""
+    x, scale = torch.randn(4, 6, 3, requires_grad=True), torch.randn(6, requires_grad=True)
+    weights = torch.randn(2, 4, 6, 3)
+    for activation in (None, "silu"):
+        y = ours.group_norm(x, 3, scale, activation=activation)
+        actual = torch.autograd.grad(y, (x, scale), weights, retain_graph=True, is_grads_batched=True)
+        each = [torch.autograd.grad(y, (x, scale), weight, retain_graph=True) for weight in weights]
+        for batch, due in zip(actual, zip(*each)):
+            near(batch, torch.stack(due))
 
 
 @pytest.mark.parametrize("activation", [None, "silu"])
