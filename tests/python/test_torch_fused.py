@@ -183,18 +183,21 @@ def test_modules(name, arguments, shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_of_a_16_bit_type(dtype):
-    model = nn.Sequential(nn.BatchNorm1d(6), nn.GroupNorm(2, 6), nn.LayerNorm(5), nn.RMSNorm(5))
-    for parameter in model.parameters():
-        nn.init.normal_(parameter)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_of_a_16_bit_type(dtype, compiled):
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.GroupNorm(2, 6), nn.LayerNorm(32), nn.RMSNorm(32))
+    for name, parameter in model.named_parameters():  # scales that do not magnify what was rounded
+        nn.init.uniform_(parameter, 0.5 if name.endswith("weight") else -1.0, 1.5)
     exact = copy.deepcopy(model).to(dtype).double()
     mine = ours.replace(copy.deepcopy(model)).to(dtype)
     types = {name: tensor.dtype for name, tensor in mine.state_dict().items()}
     assert types["0.weight"] == types["0.running_mean"] == dtype
-    x = torch.randn(8, 6, 5).to(dtype)
+    run = torch.compile(mine, backend="eager", fullgraph=True) if compiled else mine
+    x = torch.randn(8, 6, 32).to(dtype)
     unit = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -11}[dtype]
     for _ in range(3):
-        y, due = mine(x), exact(x.double())
+        y, due = run(x), exact(x.double())
         assert y.dtype == dtype
         near(y.double(), due, 16 * unit)
     y.sum().backward()
@@ -409,6 +412,12 @@ def test_batches_of_gradients():
         each = [torch.autograd.grad(y, (x, scale), weight, retain_graph=True) for weight in weights]
         for batch, due in zip(actual, zip(*each)):
             near(batch, torch.stack(due))
+
+
+def test_nested_tensors():
+    x = torch.nested.nested_tensor([torch.randn(3, 5), torch.randn(2, 5)])
+    y, due = (f.layer_norm(x, (5,), torch.ones(5), torch.zeros(5)) for f in (ours, functional))
+    near(y.to_padded_tensor(0.0), due.to_padded_tensor(0.0))
 
 
 @pytest.mark.parametrize("activation", [None, "silu"])
