@@ -292,6 +292,47 @@ def test_fuse(fuse, compiled):
         for now, then in zip(mine.modules(), model.modules(), strict=True))
 
 
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.relu = nn.LayerNorm(5), nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.norm(x))
+
+
+class Noting(Inner):
+    """What a forward keeps beside its result."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.last = 0, None
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        self.last = x
+        self.seen.add_(1)
+        self.late = nn.Identity()
+        return super().forward(x)
+
+
+def test_a_trace_leaves_no_trace():
+    model = ours.replace(Noting(), fuse="trace")
+    assert ours.report(model).fused == [("norm", "relu")]
+    assert (model.calls, model.last, model.seen.item(), hasattr(model, "late")) == (0, None, 0, False)
+    assert model.training and all(module.training for module in model.modules())
+
+
+def test_a_forward_of_its_own_is_not_what_is_traced():
+    model = Inner()
+    model.forward = lambda x: model.norm(x) * 2  # as packages do that place models on devices
+    x = torch.randn(3, 5)
+    due = model(x)
+    assert ours.report(ours.replace(model, fuse="trace")).fused == []
+    near(model(x), due)
+
+
 def test_fused_activations_are_computed_in_the_pass(monkeypatch):
     model = ours.replace(network(), fuse="trace")
     calls = []
