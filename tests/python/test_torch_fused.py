@@ -461,6 +461,20 @@ def test_nested_tensors():
     near(y.to_padded_tensor(0.0), due.to_padded_tensor(0.0))
 
 
+@pytest.mark.parametrize("rank", [3, 4, 5])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_parts_with_channels_last_stay_so(rank, compiled):
+    """As PyTorch's own operators have it: what follows in a network computes in the same layout."""
+    torch._dynamo.reset()
+    x = torch.randn(2, *[5] * (rank - 2), 12).movedim(-1, 1)[:, :6].requires_grad_()
+    run = torch.compile(ours.group_norm, backend="aot_eager", fullgraph=True) if compiled else ours.group_norm
+    y, due = run(x, 3), functional.group_norm(x, 3)
+    assert y.movedim(1, -1).is_contiguous()
+    near(y, due)
+    weights = torch.randn(x.shape)
+    near(torch.autograd.grad(y, x, weights)[0], torch.autograd.grad(due, x, weights)[0])
+
+
 @pytest.mark.parametrize("activation", [None, "silu"])
 def test_hooks_that_save_otherwise(activation):
     """In another layout, or with gaps: what hooks return need not lie as it did."""
