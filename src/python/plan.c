@@ -540,21 +540,22 @@ static PyObject *gradients_of(plan_object *self, PyObject *grad_y, PyObject *con
 
 /* gradients(grad_y, mask, statistics, x, scale, shift, residual[, running_mean,
  * running_variance]): a tuple of these gradients and None, as autograd takes them; or None where
- * the call is not eager. */
+ * the call is not eager, or the plan does not take the tensors. */
 static PyObject *plan_gradients(PyObject *self, PyObject *const *args, Py_ssize_t count) {
   if ((count != 7 && count != 9) || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) < GRADIENTS)
     return PyErr_Format(PyExc_TypeError, "7 or 9 arguments are due");
   const int eager = core_is_eager(args[0], args + 3, count - 3);
   if (eager <= 0) return eager < 0 ? NULL : Py_NewRef(Py_None);
-  PyObject *grad_y = core_laid_like(args[0], args[3]);
-  if (grad_y == NULL) return NULL;
   PyObject *const given[] = {Py_None, Py_None, count == 9 ? args[7] : NULL,
                              count == 9 ? args[8] : NULL};
   PyObject *const own[] = {args[2], args[2], Py_None, Py_None};
-  PyObject *result =
-      gradients_of((plan_object *)self, grad_y, args + 3, count == 9 ? given : own, args[1]);
-  Py_DECREF(grad_y);
-  return result;
+  PyObject *grad_y = core_laid_like(args[0], args[3]), *result = NULL;
+  if (grad_y != NULL)
+    result = gradients_of((plan_object *)self, grad_y, args + 3, count == 9 ? given : own, args[1]);
+  Py_XDECREF(grad_y);
+  if (result != NULL || !PyErr_ExceptionMatches(core_argument_error)) return result;
+  PyErr_Clear(); /* a batch of gradients; hooks of saved tensors that return them in another layout */
+  Py_RETURN_NONE;
 }
 
 #define ENTRY(name)                                                                                \

@@ -183,18 +183,21 @@ def test_modules(name, arguments, shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_of_a_16_bit_type(dtype):
-    model = nn.Sequential(nn.BatchNorm1d(6), nn.GroupNorm(2, 6), nn.LayerNorm(5), nn.RMSNorm(5))
-    for parameter in model.parameters():
-        nn.init.normal_(parameter)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_of_a_16_bit_type(dtype, compiled):
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.GroupNorm(2, 6), nn.LayerNorm(32), nn.RMSNorm(32))
+    for name, parameter in model.named_parameters():  # scales that do not magnify what was rounded
+        nn.init.uniform_(parameter, 0.5 if name.endswith("weight") else -1.0, 1.5)
     exact = copy.deepcopy(model).to(dtype).double()
     mine = ours.replace(copy.deepcopy(model)).to(dtype)
     types = {name: tensor.dtype for name, tensor in mine.state_dict().items()}
     assert types["0.weight"] == types["0.running_mean"] == dtype
-    x = torch.randn(8, 6, 5).to(dtype)
+    run = torch.compile(mine, backend="eager", fullgraph=True) if compiled else mine
+    x = torch.randn(8, 6, 32).to(dtype)
     unit = {torch.bfloat16: 2.0 ** -8, torch.float16: 2.0 ** -11}[dtype]
     for _ in range(3):
-        y, due = mine(x), exact(x.double())
+        y, due = run(x), exact(x.double())
         assert y.dtype == dtype
         near(y.double(), due, 16 * unit)
     y.sum().backward()
@@ -287,6 +290,47 @@ def test_fuse(fuse, compiled):
     assert compiled or all(  # a compiler leaves attributes of its own
         now.__dict__.keys() == then.__dict__.keys()
         for now, then in zip(mine.modules(), model.modules(), strict=True))
+
+
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.relu = nn.LayerNorm(5), nn.ReLU()
+
+    def forward(self, x):
+        return self.relu(self.norm(x))
+
+
+class Noting(Inner):
+    """What a forward keeps beside its result."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.last = 0, None
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        self.last = x
+        self.seen.add_(1)
+        self.late = nn.Identity()
+        return super().forward(x)
+
+
+def test_a_trace_leaves_no_trace():
+    model = ours.replace(Noting(), fuse="trace")
+    assert ours.report(model).fused == [("norm", "relu")]
+    assert (model.calls, model.last, model.seen.item(), hasattr(model, "late")) == (0, None, 0, False)
+    assert model.training and all(module.training for module in model.modules())
+
+
+def test_a_forward_of_its_own_is_not_what_is_traced():
+    model = Inner()
+    model.forward = lambda x: model.norm(x) * 2  # as packages do that place models on devices
+    x = torch.randn(3, 5)
+    due = model(x)
+    assert ours.report(ours.replace(model, fuse="trace")).fused == []
+    near(model(x), due)
 
 
 def test_fused_activations_are_computed_in_the_pass(monkeypatch):
@@ -397,6 +441,52 @@ def test_gradients_of_any_form():
     block = lambda x: ours.group_norm(x * 2, 3, activation="silu")  # noqa: E731
     y = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
     near(torch.autograd.grad(y, x, weights)[0], torch.autograd.grad(block(x), x, weights)[0])
+
+
+def test_batches_of_gradients():
+    """Outside of torch.func's transforms: an older vmap, whose tensors have no memory of their own."""
+    x, scale = torch.randn(4, 6, 3, requires_grad=True), torch.randn(6, requires_grad=True)
+    weights = torch.randn(2, 4, 6, 3)
+    for activation in (None, "silu"):
+        y = ours.group_norm(x, 3, scale, activation=activation)
+        actual = torch.autograd.grad(y, (x, scale), weights, retain_graph=True, is_grads_batched=True)
+        each = [torch.autograd.grad(y, (x, scale), weight, retain_graph=True) for weight in weights]
+        for batch, due in zip(actual, zip(*each)):
+            near(batch, torch.stack(due))
+
+
+def test_nested_tensors():
+    x = torch.nested.nested_tensor([torch.randn(3, 5), torch.randn(2, 5)])
+    y, due = (f.layer_norm(x, (5,), torch.ones(5), torch.zeros(5)) for f in (ours, functional))
+    near(y.to_padded_tensor(0.0), due.to_padded_tensor(0.0))
+
+
+@pytest.mark.parametrize("rank", [3, 4, 5])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_parts_with_channels_last_stay_so(rank, compiled):
+    """As PyTorch's own operators have it: what follows in a network computes in the same layout."""
+    torch._dynamo.reset()
+    x = torch.randn(2, *[5] * (rank - 2), 12).movedim(-1, 1)[:, :6].requires_grad_()
+    run = torch.compile(ours.group_norm, backend="aot_eager", fullgraph=True) if compiled else ours.group_norm
+    y, due = run(x, 3), functional.group_norm(x, 3)
+    assert y.movedim(1, -1).is_contiguous()
+    near(y, due)
+    weights = torch.randn(x.shape)
+    near(torch.autograd.grad(y, x, weights)[0], torch.autograd.grad(due, x, weights)[0])
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_hooks_that_save_otherwise(activation):
+    """In another layout, or with gaps: what hooks return need not lie as it did."""
+    x = torch.randn(4, 6, 5, 5).to(memory_format=torch.channels_last).requires_grad_()
+    scale, weights = torch.randn(6, requires_grad=True), torch.randn(4, 6, 5, 5)
+    call = lambda: ours.group_norm(x, 3, scale, residual=x, activation=activation)  # noqa: E731
+    due = torch.autograd.grad(call(), (x, scale), weights)
+    for pack in (torch.Tensor.contiguous, lambda saved: torch.stack([saved, saved], -1)[..., 0]):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            y = call()
+        for gradient, other in zip(torch.autograd.grad(y, (x, scale), weights), due):
+            near(gradient, other)
 
 
 def test_reading_without_dlpack(monkeypatch):

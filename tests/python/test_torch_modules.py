@@ -198,6 +198,8 @@ def test_replace_subclasses(make):
         assert type(double) is type(model)
         assert torch.equal(double.eval()(x), model.eval()(x))
         assert type(ours.restore(double)) is kind
+    torch._dynamo.reset()
+    near(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))
     assert type(ours.restore(model)) is kind
 
 
@@ -210,7 +212,11 @@ def test_replace_leaves_others_alone():
         def _apply_instance_norm(self, x):
             return x
 
-    model = nn.Sequential(Mine(3), nn.Linear(3, 3), nn.SyncBatchNorm(3), nn.LazyBatchNorm2d(), scaled,
+    class Registered(nn.LayerNorm):
+        def __init_subclass__(cls, name):
+            raise AssertionError
+
+    model = nn.Sequential(Mine(3), Registered(3), nn.Linear(3, 3), nn.SyncBatchNorm(3), nn.LazyBatchNorm2d(), scaled,
                           ours.LayerNorm(3), Private(3))
     kinds = [type(module) for module in model]
     assert [type(module) for module in ours.replace(model)] == kinds

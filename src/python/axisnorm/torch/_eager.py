@@ -15,7 +15,7 @@ from torch.autograd.graph import increment_version
 from torch.compiler import is_dynamo_compiling
 
 from .. import _core
-from ._operators import call, statistics_shape
+from ._operators import call, dense, statistics_shape
 from ._runtime import ELEMENTS
 
 # What is to be computed: norm, groups, axis, epsilon, activation ("none" for none), negative_slope.
@@ -78,20 +78,22 @@ def normalize(
     y: Tensor | None = _core.normalize(
         _apply, options, x, scale, shift, residual, running_mean, running_variance, momentum, given)
     if y is None:
-        dense = _contiguous(x)
-        if dense is not x:
+        copied = _dense(x, options[0])
+        if copied is not x:
             return normalize(
-                dense, scale, shift, residual, options, running_mean, running_variance, momentum, given)
+                copied, scale, shift, residual, options, running_mean, running_variance, momentum, given)
     elif running_mean is not None and not given:
         _count_changes(running_mean, running_variance)  # type: ignore[arg-type]
     return y
 
 
-def _contiguous(x: Tensor) -> Tensor:
-    return x.contiguous() if x.is_cpu and x.layout == torch.strided and x.dtype in ELEMENTS else x
+def _dense(x: Tensor, norm: str) -> Tensor:
+    is_known = x.is_cpu and x.layout == torch.strided and not x.is_nested and x.dtype in ELEMENTS
+    return dense(x, norm) if is_known else x
 
 
 def _count_changes(*tensors: Tensor) -> None:
     """Tells autograd of changes in place, that it may find where a tensor was still needed as it was."""
-    if not any(tensor.is_inference() for tensor in tensors):
-        increment_version(tensors)
+    for tensor in tensors:
+        if not tensor.is_inference():
+            increment_version(tensor)

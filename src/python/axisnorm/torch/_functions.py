@@ -72,7 +72,7 @@ def _finish(y: Tensor, residual: Tensor | None, activation: str, negative_slope:
 
 def _ends_in(x: Tensor, shape: tuple[int, ...]) -> bool:
     """Whether these are the extents of the last axes."""
-    return 0 < len(shape) <= x.dim() and x.shape[x.dim() - len(shape):] == shape
+    return not x.is_nested and 0 < len(shape) <= x.dim() and x.shape[x.dim() - len(shape):] == shape
 
 
 def _track(running: Sequence[Tensor], new: Sequence[Tensor]) -> None:
@@ -128,7 +128,7 @@ def _with_running(
             return _finish(theirs(*arguments), residual, activation, negative_slope)
         y = _by_operators(norm, x, scale, shift, residual, converted, from_input, momentum, eps, activation,
                           negative_slope)
-    if from_input and converted is not running:
+    if from_input and converted[0] is not running[0]:
         _track(running, converted)  # type: ignore[arg-type]
     return y
 

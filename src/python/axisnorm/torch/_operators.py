@@ -44,12 +44,14 @@ _library.define(
 operators = torch.ops.axisnorm
 
 
-def _dense(x: Tensor, norm: str) -> Tensor:
-    """x as the library can walk it: channels last as it is, other layouts copied."""
+def dense(x: Tensor, norm: str) -> Tensor:
+    """x as the library can walk it: channels last as it is, other layouts copied; parts of tensors with channels
+    last so that they stay so."""
     if x.dtype not in ELEMENTS:
         raise ArgumentError(f"x: {x.dtype} is not supported")
-    if norm not in ROWS and x.dim() > 2 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
-        return x
+    if norm not in ROWS and x.dim() > 2 and not x.is_contiguous() and x.stride(1) == 1:
+        last = x.movedim(1, -1)
+        return x if last.is_contiguous() else last.contiguous().movedim(-1, 1)
     return x.contiguous()
 
 
@@ -140,7 +142,7 @@ def _plan(*call: Any) -> _core.Plan:
 
 def _normalize(  # type: ignore[no-untyped-def]
         x, scale, shift, residual, norm, groups, axis, epsilon, activation, negative_slope):
-    x = _dense(x, norm)
+    x = dense(x, norm)
     residual = like(residual, x, "residual")
     scale, shift = _parameters(x, norm, axis, scale, shift)
     y, mean, rstd = _outputs(x, norm, groups, axis)
@@ -153,7 +155,7 @@ def _normalize(  # type: ignore[no-untyped-def]
 def _normalize_and_track(  # type: ignore[no-untyped-def]
         x, scale, shift, residual, running_mean, running_variance, norm, epsilon, momentum, activation,
         negative_slope):
-    x = _dense(x, norm)
+    x = dense(x, norm)
     residual = like(residual, x, "residual")
     scale, shift = _parameters(x, norm, 1, scale, shift)
     running = _statistics(x, x.shape[1:2], running_mean=running_mean, running_variance=running_variance)
@@ -168,7 +170,7 @@ def _normalize_and_track(  # type: ignore[no-untyped-def]
 def _normalize_backward(  # type: ignore[no-untyped-def]
         grad_y, x, scale, shift, residual, mean, rstd, norm, groups, axis, epsilon, activation, negative_slope,
         output_mask):
-    x = _dense(x, norm)
+    x = dense(x, norm)
     grad_y, residual = like(grad_y, x), like(residual, x, "residual")
     scale, shift = _parameters(x, norm, axis, scale, shift)
     statistics = _statistics(x, statistics_shape(x, norm, groups, axis), mean=mean, rstd=rstd)
@@ -181,7 +183,7 @@ def _normalize_backward(  # type: ignore[no-untyped-def]
 
 def _normalize_by(  # type: ignore[no-untyped-def]
         x, scale, shift, residual, running_mean, running_variance, epsilon, activation, negative_slope):
-    x = _dense(x, "batch")
+    x = dense(x, "batch")
     residual = like(residual, x, "residual")
     scale, shift = _parameters(x, "batch", 1, scale, shift)
     running = _statistics(x, x.shape[1:2], running_mean=running_mean, running_variance=running_variance)
@@ -194,7 +196,7 @@ def _normalize_by(  # type: ignore[no-untyped-def]
 def _normalize_by_backward(  # type: ignore[no-untyped-def]
         grad_y, x, scale, shift, residual, running_mean, running_variance, epsilon, activation, negative_slope,
         output_mask):
-    x = _dense(x, "batch")
+    x = dense(x, "batch")
     grad_y, residual = like(grad_y, x), like(residual, x, "residual")
     scale, shift = _parameters(x, "batch", 1, scale, shift)
     running = _statistics(x, x.shape[1:2], running_mean=running_mean, running_variance=running_variance)
@@ -209,7 +211,7 @@ def _normalize_by_backward(  # type: ignore[no-untyped-def]
 
 def _normalize_fake(  # type: ignore[no-untyped-def]
         x, scale, shift, residual, norm, groups, axis, epsilon, activation, negative_slope):
-    return _outputs(_dense(x, norm), norm, groups, axis)
+    return _outputs(dense(x, norm), norm, groups, axis)
 
 
 def _normalize_and_track_fake(  # type: ignore[no-untyped-def]
@@ -217,24 +219,24 @@ def _normalize_and_track_fake(  # type: ignore[no-untyped-def]
         negative_slope):
     running = [torch.empty_like(tensor, memory_format=torch.contiguous_format)
                for tensor in (running_mean, running_variance)]
-    return *_outputs(_dense(x, norm), norm, 1, 1), *running
+    return *_outputs(dense(x, norm), norm, 1, 1), *running
 
 
 def _normalize_backward_fake(  # type: ignore[no-untyped-def]
         grad_y, x, scale, shift, residual, mean, rstd, norm, groups, axis, epsilon, activation, negative_slope,
         output_mask):
-    return tuple(_gradients(_dense(x, norm), scale, shift, norm, axis, output_mask))
+    return tuple(_gradients(dense(x, norm), scale, shift, norm, axis, output_mask))
 
 
 def _normalize_by_fake(  # type: ignore[no-untyped-def]
         x, scale, shift, residual, running_mean, running_variance, epsilon, activation, negative_slope):
-    return torch.empty_like(_dense(x, "batch"))
+    return torch.empty_like(dense(x, "batch"))
 
 
 def _normalize_by_backward_fake(  # type: ignore[no-untyped-def]
         grad_y, x, scale, shift, residual, running_mean, running_variance, epsilon, activation, negative_slope,
         output_mask):
-    return tuple(_gradients(_dense(x, "batch"), scale, shift, "batch", 1, output_mask))
+    return tuple(_gradients(dense(x, "batch"), scale, shift, "batch", 1, output_mask))
 
 
 # Gradients. Those of mean, rstd and the updated running statistics are not offered, as in PyTorch.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from copy import copy
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -128,12 +129,22 @@ class _Children(fx.Tracer):
         return True
 
 
+def _double(parent: nn.Module) -> nn.Module:
+    """The same modules and parameters in a module that takes what a forward notes or counts in itself."""
+    double = copy(parent)
+    for name in ("_modules", "_parameters"):
+        setattr(double, name, getattr(parent, name).copy())
+    double._buffers = {name: None if buffer is None else buffer.clone()
+                       for name, buffer in parent._buffers.items()}
+    return double
+
+
 def _trace(parent: nn.Module, training: bool) -> fx.Graph:
     modes = {module: module.training for module in parent.modules()}
     for module in modes:
         module.training = training
     try:
-        return _Children().trace(parent)
+        return _Children().trace(_double(parent))
     except Exception:  # whatever it does that cannot be traced
         return fx.Graph()
     finally:
@@ -160,6 +171,8 @@ def _traced_pairs(model: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
     for parent in model.modules():
         kinds = [type(child) for child in parent.children()]
         if isinstance(parent, nn.Sequential) or not any(kind in _THEIRS for kind in kinds):
+            continue
+        if "forward" in parent.__dict__:  # torch.fx would trace that of its class
             continue
         for names in sorted(_pairs_in(parent, True) & _pairs_in(parent, False)):
             norm, following = map(parent.get_submodule, names)

@@ -22,9 +22,11 @@ _UNHEARD = ("_apply_instance_norm", "_handle_no_batch_input")
 def stand_in(kind: Kind, classes: Mapping[Kind, type[Normalization]]) -> Kind | None:
     """The class for modules of a subclass of PyTorch's, of which classes has ours; None for others.
 
-    PyTorch's own subclasses (quantized and parametrized modules) count on their exact class.
+    PyTorch's own subclasses (quantized and parametrized modules) count on their exact class; those that hear of
+    their subclasses would take the class for one.
     """
-    if kind.__module__.startswith("torch."):
+    hears = any("__init_subclass__" in vars(base) for base in kind.__mro__[:-1])
+    if hears or kind.__module__.startswith("torch."):
         return None
     for theirs, ours in classes.items():
         if issubclass(kind, theirs) and kind is not theirs and not issubclass(kind, ours):
@@ -39,13 +41,15 @@ def original(kind: Kind) -> Kind | None:
 
 
 class _Absent:
-    """Hides a class's attribute, so that nn.Module may find a parameter or module of that name."""
+    """Hides a class's attribute: nn.Module looks for a parameter or module of that name."""
 
     def __set_name__(self, owner: Kind, name: str) -> None:
         self.name = name
 
     def __get__(self, module: nn.Module | None, owner: Kind) -> object:
-        raise AttributeError(self.name)
+        if module is None:
+            raise AttributeError(self.name)
+        return nn.Module.__getattr__(module, self.name)
 
 
 @cache
