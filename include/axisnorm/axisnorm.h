@@ -185,7 +185,7 @@ typedef enum axn_running_variance {
   AXN_RUNNING_VARIANCE_BIASED = 2
 } axn_running_variance;
 
-/* Instruction set of the kernels. Results are the same bits with each. */
+/* Instruction set of the kernels. Results are the same bits with each, but for the sign of a NaN. */
 typedef enum axn_isa {
   AXN_ISA_AUTO = 0, /* the best here, or the one that the environment's AXISNORM_ISA names; naming
                        one that is not there is an error */
