@@ -158,7 +158,7 @@ typedef enum axn_layout {
 } axn_layout;
 
 /* What one element of scale and shift belongs to: a channel, [C], with every norm; or one element of
- * the reduced axes, in x's order, with layer and rms and with strategies that say so. */
+ * the reduced axes, in the layout's order, with layer and rms and with strategies that say so. */
 typedef enum axn_parameters {
   AXN_PARAMETERS_PER_CHANNEL = 1,
   AXN_PARAMETERS_PER_ELEMENT = 2
@@ -185,7 +185,7 @@ typedef enum axn_running_variance {
   AXN_RUNNING_VARIANCE_BIASED = 2
 } axn_running_variance;
 
-/* Instruction set of the kernels. Results are the same bits with each. */
+/* Instruction set of the kernels. Results are the same bits with each, but for the sign of a NaN. */
 typedef enum axn_isa {
   AXN_ISA_AUTO = 0, /* the best here, or the one that the environment's AXISNORM_ISA names; naming
                        one that is not there is an error */
@@ -224,7 +224,7 @@ typedef struct axn_axes {
 typedef enum axn_running_rule {
   AXN_RUNNING_NONE = 0,     /* none are kept */
   AXN_RUNNING_AVERAGED = 1, /* their average over all that a channel has is one new value */
-  AXN_RUNNING_IN_TURN = 2   /* each counts as a batch of its own, in the order of memory */
+  AXN_RUNNING_IN_TURN = 2   /* each counts as a batch of its own, in the layout's order */
 } axn_running_rule;
 
 /* A normalization: a name, and a function from a descriptor to axes. The built-in ones are rows of a
@@ -242,8 +242,8 @@ typedef struct axn_strategy {
                        axn_error *error);
   const void *context; /* the function's own */
   int second_moment;   /* 1: the mean stays, x is divided by the root of the mean of its squares */
-  axn_running_rule running;    /* needs statistics whose last kept axis in memory is all of C, and
-                                  no second_moment */
+  axn_running_rule running;    /* needs statistics whose last kept axis in the layout is all of C,
+                                  and no second_moment */
   int inference_needs_running; /* 1: inference without running statistics is an error */
   int training_needs_values;   /* 1: training with one value per statistic is an error */
   int parameters_per_element;  /* 1: scale and shift may be per element of the reduced axes */
@@ -385,11 +385,12 @@ AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, 
 /*
  * Common to the three runs below:
  *   x, y, residual and their gradients hold `elements` values of the plan's dtype, with the strides of
- *   their side; scale, shift and their gradients `parameters`, of its parameter_dtype; mean and rstd `statistics`, the running ones
- *   `running_statistics`, of float, or double where dtype is AXN_FLOAT64. Each is aligned to its
- *   element, no more. Pointers marked optional may be null. rstd is 1 / sqrt(variance + epsilon); for
- *   rms, with the mean of the squares in place of the variance, and the mean is 0. Statistics stand in
- *   the order of the layout: what reducing x's array along the reduced axes leaves.
+ *   their side; scale, shift and their gradients `parameters`, of its parameter_dtype; mean and rstd
+ *   `statistics`, the running ones `running_statistics`, of float, or double where dtype is
+ *   AXN_FLOAT64. Each is aligned to its element, no more. Pointers marked optional may be null. rstd is
+ *   1 / sqrt(variance + epsilon); for rms, with the mean of the squares in place of the variance, and
+ *   the mean is 0. Statistics stand in the order of the layout: what reducing a dense x's array along the
+ *   reduced axes leaves.
  *   Outputs overlap no other buffer, but where it says `may be`: then it is the same address, with the same
  *   strides (AXN_ERROR_OVERLAP). What counts are elements: a view may lie in another's gaps, as two slices of
  *   channels do. Where two views of different strides are woven into each other so that neither a
@@ -419,7 +420,7 @@ typedef struct axn_training_args {
   void *workspace;
   size_t workspace_size;
   int threads;
-  const void *residual; /* optional: added before the activation; elements, as x */
+  const void *residual; /* optional: added before the activation; elements, as y */
 } axn_training_args;
 
 static inline axn_training_args axn_training_init(void) {
@@ -452,7 +453,7 @@ typedef struct axn_inference_args {
   void *workspace;
   size_t workspace_size;
   int threads;
-  const void *residual; /* optional: added before the activation; elements, as x */
+  const void *residual; /* optional: added before the activation; elements, as y */
 } axn_inference_args;
 
 static inline axn_inference_args axn_inference_init(void) {

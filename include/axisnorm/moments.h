@@ -62,7 +62,7 @@ AXN_API axn_status axn_moments_reset(axn_moment_state *state, axn_error *error);
 /* Start from axn_moments_init(). */
 typedef struct axn_moments_args {
   size_t struct_size;
-  const void *x;           /* the plan's elements, of its dtype */
+  const void *x;           /* the plan's elements, of its dtype, with x's strides */
   axn_moment_state *state; /* as many statistics as axn_plan_describe() says, updated */
   void *workspace;         /* the plan's training_workspace: it is a training run's first half */
   size_t workspace_size;
