@@ -295,6 +295,7 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
   if (plan->desc.activation != AXN_ACTIVATION_NONE) {
     run.shift = axn_read_parameters(plan, args.shift, run.converted_shift);
     run.ending.gradient = args.grad_y;
+    run.ending.clamps = false;
     run.activated = args.grad_residual != NULL ? args.grad_residual : args.grad_x;
     run.grad_y = run.activated;
     run.gradient_side = args.grad_residual != NULL ? AXN_SIDE_Y : AXN_SIDE_X;

@@ -68,7 +68,8 @@ axn_moments axn_sum_moments(const axn_plan *plan, const axn_runner *runner, cons
 
 /* What the plan's passes end with. */
 static inline axn_ending axn_ending_of(const axn_plan *plan, const void *residual) {
-  return (axn_ending){.activation = plan->desc.activation,
+  return (axn_ending){.clamps = plan->desc.activation == AXN_ACTIVATION_RELU && residual == NULL,
+                      .activation = plan->desc.activation,
                       .slope = plan->desc.negative_slope,
                       .residual = residual};
 }

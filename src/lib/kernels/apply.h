@@ -18,7 +18,7 @@ INLINE bool worth_streaming(const element *to, int64_t length) {
 
 /* What meets the elements of a run: the same for all of it, or, where not null, one per element. */
 typedef struct apply_factors {
-  float mean, multiplier, offset;
+  float mean, multiplier, offset, floor;
   const float *scale, *shift;
 } apply_factors;
 
@@ -26,7 +26,7 @@ INLINE vector apply_to(vector x, const apply_factors *f, int64_t at) {
   vector y = (x - f->mean) * f->multiplier + f->offset;
   if (f->scale != NULL) y *= load(f->scale + at);
   if (f->shift != NULL) y += load(f->shift + at);
-  return y;
+  return clamped(y, f->floor);
 }
 
 /* Where a run lies. */
@@ -62,6 +62,7 @@ INLINE void apply_some(const apply_place *run, int64_t i, int64_t length, const 
   vector v = (load_some_elements(run->x + i, length, none) - f->mean) * f->multiplier + f->offset;
   if (f->scale != NULL) v *= load_some(f->scale, length, none);
   if (f->shift != NULL) v += load_some(f->shift, length, none);
+  v = clamped(v, f->floor);
   store_some_elements(run->y + i, length, end_some(v, length, run->at + i, ending));
 }
 
@@ -116,7 +117,11 @@ INLINE void apply_run(const apply_place *run, int64_t length, const apply_factor
 /* `scale` and `shift` are per element, or null. */
 INLINE apply_factors factors_of_line(const axn_apply_block *block, int64_t line, const float *scale,
                                      const float *shift) {
-  return (apply_factors){block->mean[line], block->multiplier[line], block->offset[line], scale,
+  return (apply_factors){block->mean[line],
+                         block->multiplier[line],
+                         block->offset[line],
+                         floor_of(&block->ending),
+                         scale,
                          shift};
 }
 
@@ -124,8 +129,9 @@ INLINE void apply_element(const axn_apply_block *block, int64_t r, int64_t l) {
   const int64_t from = r * block->span.row_stride + l * block->span.line_stride;
   const int64_t to = r * block->y_strides.row + l * block->y_strides.line;
   const float x = (float)element_value(*input_at(block->x, from));
-  *output_at(block->y, to) =
-      nearest_element((x - block->mean[l]) * block->multiplier[l] + block->offset[l]);
+  const float y = (x - block->mean[l]) * block->multiplier[l] + block->offset[l];
+  const float floor = floor_of(&block->ending);
+  *output_at(block->y, to) = nearest_element(CLAMPS && floor > y ? floor : y);
 }
 
 /* Lines of one element each, which views have, in the order of memory. */
@@ -231,7 +237,7 @@ static void apply_rows_and_end(const axn_apply_block *block) {
 }
 
 static void apply_rows(const axn_apply_block *block) {
-  if (axn_ends(&block->ending)) {
+  if (ends(&block->ending)) {
     apply_rows_and_end(block);
   } else if (block->span.length == 1) {
     apply_elements(block);
@@ -246,7 +252,7 @@ static void apply_weighted_and_end(const axn_apply_block *block) {
 }
 
 static void apply_weighted(const axn_apply_block *block) {
-  if (axn_ends(&block->ending)) {
+  if (ends(&block->ending)) {
     apply_weighted_and_end(block);
   } else if (block->scale != NULL && block->shift != NULL) {
     apply_lines(block, block->scale, block->shift, NULL);
@@ -259,17 +265,19 @@ static void apply_weighted(const axn_apply_block *block) {
 
 typedef struct column_transform {
   vector mean, multiplier, offset;
+  float floor;
 } column_transform;
 
 INLINE column_transform transform_at(const axn_apply_block *block, int64_t j, int64_t columns) {
   const vector none = {0};
+  const float floor = floor_of(&block->ending);
   if (columns >= WIDTH) {
     return (column_transform){load(block->mean + j), load(block->multiplier + j),
-                              load(block->offset + j)};
+                              load(block->offset + j), floor};
   }
   return (column_transform){load_some(block->mean + j, columns, none),
                             load_some(block->multiplier + j, columns, none),
-                            load_some(block->offset + j, columns, none)};
+                            load_some(block->offset + j, columns, none), floor};
 }
 
 /* What meets all of a row beside. */
@@ -280,7 +288,8 @@ typedef struct row_weights {
 /* Without weights, which is known when this is compiled, there are none. */
 INLINE vector transform(vector x, const column_transform *t, const row_weights *weights) {
   const vector y = (x - t->mean) * t->multiplier + t->offset;
-  return weights == NULL ? y : y * weights->scale + weights->shift;
+  const vector z = weights == NULL ? y : y * weights->scale + weights->shift;
+  return clamped(z, t->floor);
 }
 
 /* The vector of a row at column `j`. */
@@ -345,7 +354,7 @@ static void apply_columns_and_end(const axn_apply_block *given) {
 static void apply_columns(const axn_apply_block *given) {
   /* A copy that no store can change: its fields stay in registers. */
   const axn_apply_block block = *given;
-  if (axn_ends(&block.ending)) {
+  if (ends(&block.ending)) {
     apply_columns_and_end(given);
   } else if (block.scale != NULL || block.shift != NULL) {
     apply_all_columns(&block, NULL, true);

@@ -11,6 +11,8 @@
 #ifndef AXN_LIB_KERNELS_ENDING_H
 #define AXN_LIB_KERNELS_ENDING_H
 
+#include <math.h>
+
 #include "element.h"
 #include "kernels.h"
 
@@ -129,6 +131,23 @@ INLINE vector through_activation(vector g, vector z, const axn_ending *ending) {
     break;
   }
   return g;
+}
+
+/* ReLU alone is a clamp that every pass over float32 has room for, at 0 or out of the way; 16-bit elements,
+ * which are bound by their conversions, would pay for it. */
+enum { CLAMPS = AXN_ELEMENT == AXN_ELEMENT_FLOAT32 };
+
+INLINE float floor_of(const axn_ending *ending) {
+  return ending->clamps ? 0 : -INFINITY;
+}
+
+INLINE vector clamped(vector v, float floor) {
+  return CLAMPS ? at_least((vector){0} + floor, v) : v;
+}
+
+/* Whether a pass ends with more than a clamp. */
+INLINE bool ends(const axn_ending *ending) {
+  return axn_ends(ending) && !(CLAMPS && ending->clamps);
 }
 
 /* The end of a pass for vectors from offset `at` on. Apart from the kernels, so that it is there once: an

@@ -514,8 +514,8 @@ static void gradient_of_columns(const axn_gradient_block *block) {
 /* ---- gradients of scale and shift ---- */
 
 /* One parameter in float64, where a few terms in float made a sum overflow that need not. */
-static void add_parameter_exactly(const axn_parameter_block *block, int64_t first, int64_t rows,
-                                  int64_t at, bool product, bool gradient) {
+static SMALL void add_parameter_exactly(const axn_parameter_block *block, int64_t first,
+                                        int64_t rows, int64_t at, bool product, bool gradient) {
   double scale = 0, shift = 0;
   for (int64_t r = first; r < first + rows; r++) {
     const double x = element_value(*input_at(block->x, r * block->row_stride + at));
@@ -527,9 +527,10 @@ static void add_parameter_exactly(const axn_parameter_block *block, int64_t firs
   if (gradient) block->grad_shift[at] += shift;
 }
 
-static void add_parameters_one_by_one(const axn_parameter_block *block, int64_t first, int64_t rows,
-                                      int64_t at, int64_t columns, const float products[WIDTH],
-                                      const float gradients[WIDTH]) {
+static SMALL void add_parameters_one_by_one(const axn_parameter_block *block, int64_t first,
+                                            int64_t rows, int64_t at, int64_t columns,
+                                            const float products[WIDTH],
+                                            const float gradients[WIDTH]) {
   for (int64_t i = 0; i < columns; i++) {
     const bool product = isfinite(products[i]), gradient = isfinite(gradients[i]);
     if (product) block->grad_scale[at + i] += (double)products[i];

@@ -92,6 +92,7 @@ typedef struct axn_gradient_factors_block {
 typedef struct axn_ending {
   axn_activation activation;
   double slope;         /* of leaky ReLU */
+  bool clamps;          /* ReLU forward and nothing else: what is below 0 becomes 0 */
   const void *residual; /* elements, parallel to x; null: 0 */
   const void *gradient; /* likewise; null: the way is forward */
   axn_strides strides;  /* of both */

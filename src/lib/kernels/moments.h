@@ -190,8 +190,8 @@ static void set_shifted(double sum, double square, double count, double *mean, d
   *m2 = rest < 0 ? 0 : rest;
 }
 
-static void look_at_line_again(const element *x, const axn_span *span, double count, double *mean,
-                               double *m2) {
+static SMALL void look_at_line_again(const element *x, const axn_span *span, double count,
+                                     double *mean, double *m2) {
   double sums[8] = {0}, squares[8] = {0};
   for (int64_t r = 0; r < span->rows; r++) {
     add_shifted_run(x + r * span->row_stride, span->length, *mean, sums, squares);
@@ -281,9 +281,8 @@ INLINE void add_columns(const element *x, int64_t rows, int64_t row_stride, int6
 
 /* Looks at all columns again, about the means of their lines; keeps what lost too much before.
  * A function apart, so that its arrays take room only where it is due. */
-static __attribute__((noinline)) void look_again(const element *x, const axn_span *span,
-                                                 const double *sum, const double *square,
-                                                 double count, axn_moments out) {
+static SMALL void look_again(const element *x, const axn_span *span, const double *sum,
+                             const double *square, double count, axn_moments out) {
   double shift[AXN_LINE_ROOM], sums[AXN_LINE_ROOM] = {0}, squares[AXN_LINE_ROOM] = {0};
   const int64_t columns = span->lines * span->fold;
   for (int64_t j = 0; j < columns; j++) shift[j] = out.mean[j / span->fold];
