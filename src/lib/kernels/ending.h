@@ -141,6 +141,19 @@ INLINE float floor_of(const axn_ending *ending) {
   return ending->clamps ? 0 : -INFINITY;
 }
 
+/* floor > v ? floor : v, so that a NaN stays and 0 does not replace -0; x86 has an instruction that does just that. */
+INLINE vector at_least(vector floor, vector v) {
+#if AXN_VECTOR_BYTES == 64
+  return (vector)_mm512_max_ps((__m512)floor, (__m512)v);
+#elif AXN_VECTOR_BYTES == 32
+  return (vector)_mm256_max_ps((__m256)floor, (__m256)v);
+#elif defined(__SSE__)
+  return (vector)_mm_max_ps((__m128)floor, (__m128)v);
+#else
+  return select_floats(floor > v, floor, v);
+#endif
+}
+
 INLINE vector clamped(vector v, float floor) {
   return CLAMPS ? at_least((vector){0} + floor, v) : v;
 }

@@ -92,21 +92,6 @@ INLINE vector join(vector low, vector high, int64_t count) {
   return (vector)(((mask_of_floats)low & first) | ((mask_of_floats)high & ~first));
 }
 
-/* floor > v ? floor : v, so that a NaN stays and 0 does not replace -0. */
-INLINE vector at_least(vector floor, vector v) {
-#if AXN_VECTOR_BYTES == 64
-  return (vector)_mm512_max_ps((__m512)floor, (__m512)v);
-#elif AXN_VECTOR_BYTES == 32
-  return (vector)_mm256_max_ps((__m256)floor, (__m256)v);
-#elif defined(__SSE__)
-  return (vector)_mm_max_ps((__m128)floor, (__m128)v);
-#else
-  typedef int32_t mask_of_floats __attribute__((vector_size(AXN_VECTOR_BYTES)));
-  const mask_of_floats above = floor > v;
-  return (vector)(((mask_of_floats)floor & above) | ((mask_of_floats)v & ~above));
-#endif
-}
-
 /* A store past the caches; `to` is aligned to a vector. */
 INLINE void stream(float *to, vector v) {
 #if AXN_VECTOR_BYTES == 64
