@@ -67,6 +67,14 @@ def _running(norm: Norm, mean: Any, variance: Any, x: Array) -> Any:
     return _array("running_mean", mean, shape, x), _array("running_variance", variance, shape, x)
 
 
+def _norm(
+    name: str, layout: str, activation: str | None, momentum: float | None = 0.1, **options: Any,
+) -> Norm:
+    """Of the functions' arguments, where an activation of None is none, a momentum of None the plain average."""
+    return Norm(name, _is_last(layout), activation=activation or "none",
+                momentum=_CUMULATIVE if momentum is None else momentum, **options)
+
+
 def _channel_norm(
     norm: Norm, x: ArrayLike, scale: Any, shift: Any, residual: Any, return_statistics: bool,
     running_mean: Any = None, running_variance: Any = None, training: bool = False, batch_count: Any = None,
@@ -114,8 +122,8 @@ def _row_norm(
         if first != x.ndim - 1:
             raise ArgumentError("parameters: with layout 'nhwc' and an axis after 1 they are per element")
         per_element = True
-    norm = Norm(name, channels_last, first, per_element=per_element, epsilon=epsilon,
-                activation=activation or "none", negative_slope=negative_slope)
+    norm = _norm(name, layout, activation, axis=first, per_element=per_element, epsilon=epsilon,
+                 negative_slope=negative_slope)
     residual = _residual(residual, x)
     if per_element:
         norm = norm._replace(channels_last=False, axis=1)
@@ -168,9 +176,8 @@ def batch_norm(
         rstd = 1 / sqrt(variance + epsilon); and, in training with running statistics, the new running_mean
         and running_variance, and the new batch_count where one was given.
     """
-    norm = Norm("batch", _is_last(layout), epsilon=epsilon,
-                momentum=_CUMULATIVE if momentum is None else momentum, unbiased=unbiased,
-                activation=activation or "none", negative_slope=negative_slope)
+    norm = _norm("batch", layout, activation, momentum, epsilon=epsilon, unbiased=unbiased,
+                 negative_slope=negative_slope)
     return _channel_norm(norm, x, scale, shift, residual, return_statistics, running_mean, running_variance,
                          training, batch_count)
 
@@ -188,9 +195,8 @@ def ghost_batch_norm(
     Arguments and results are those of `batch_norm`, with mean and rstd [N / ghost_batch, C]; running
     statistics and batch_count take the ghost batches in turn.
     """
-    norm = Norm("ghost", _is_last(layout), ghost_batch=ghost_batch, epsilon=epsilon,
-                momentum=_CUMULATIVE if momentum is None else momentum, unbiased=unbiased,
-                activation=activation or "none", negative_slope=negative_slope)
+    norm = _norm("ghost", layout, activation, momentum, ghost_batch=ghost_batch, epsilon=epsilon,
+                 unbiased=unbiased, negative_slope=negative_slope)
     return _channel_norm(norm, x, scale, shift, residual, return_statistics, running_mean, running_variance,
                          training, batch_count)
 
@@ -208,9 +214,8 @@ def instance_norm(
     Arguments and results are those of `batch_norm`, with mean and rstd [N, C]; running statistics are averages
     over the samples; without training and without running statistics, those of x normalize.
     """
-    norm = Norm("instance", _is_last(layout), epsilon=epsilon,
-                momentum=_CUMULATIVE if momentum is None else momentum, unbiased=unbiased,
-                activation=activation or "none", negative_slope=negative_slope)
+    norm = _norm("instance", layout, activation, momentum, epsilon=epsilon, unbiased=unbiased,
+                 negative_slope=negative_slope)
     return _channel_norm(norm, x, scale, shift, residual, return_statistics, running_mean, running_variance,
                          training, batch_count)
 
@@ -225,8 +230,7 @@ def group_norm(
     `groups` divides C; the other arguments are those of `batch_norm`. Returns y, or (y, mean [N, groups],
     rstd [N, groups]).
     """
-    norm = Norm("group", _is_last(layout), groups=groups, epsilon=epsilon, activation=activation or "none",
-                negative_slope=negative_slope)
+    norm = _norm("group", layout, activation, groups=groups, epsilon=epsilon, negative_slope=negative_slope)
     return _channel_norm(norm, x, scale, shift, residual, return_statistics)
 
 
@@ -239,8 +243,7 @@ def positional_norm(
 
     The arguments are those of `batch_norm`. Returns y, or (y, mean [N, spatial...], rstd [N, spatial...]).
     """
-    norm = Norm("positional", _is_last(layout), epsilon=epsilon, activation=activation or "none",
-                negative_slope=negative_slope)
+    norm = _norm("positional", layout, activation, epsilon=epsilon, negative_slope=negative_slope)
     return _channel_norm(norm, x, scale, shift, residual, return_statistics)
 
 
