@@ -36,6 +36,8 @@
 
 #include "apply.h"
 #include "factors.h"
+#include "gradient_parameters.h"
+#include "gradient_sums.h"
 #include "gradients.h"
 #include "moments.h"
 #include "normalize.h"
