@@ -48,11 +48,21 @@ INLINE vector apply_at(const apply_place *run, int64_t i, const apply_factors *f
   return apply_to(load_elements(run->x + i), f, i);
 }
 
-/* Ends some vectors from offset `i` on, and writes them. */
+INLINE void put_all(element *to, const vector *some, int count, bool streams) {
+  for (int v = 0; v < count; v++) put(to + v * WIDTH, some[v], streams);
+}
+
+/* Ends vectors that lie side by side from offset `i` on, and writes them. */
 INLINE void end_and_put(vector *some, int count, const apply_place *run, int64_t i,
                         const axn_ending *ending, bool streams) {
-  end_vectors(some, count, run->at + i, ending);
-  for (int v = 0; v < count; v++) put(run->y + i + v * WIDTH, some[v], streams);
+  const int64_t at = run->at + i;
+  end_all(some, count, at, at + (count - 1) * WIDTH, ending);
+  put_all(run->y + i, some, count, streams);
+}
+
+/* How many vectors to end at a time, of so many. */
+INLINE int count_of_ended(int64_t vectors) {
+  return (int)(vectors < ENDED ? vectors : ENDED);
 }
 
 /* Some elements, fewer than a vector has, from `i` on, whose factors begin with them. */
@@ -72,11 +82,13 @@ INLINE int64_t apply_vectors(const apply_place *run, int64_t i, int64_t length,
   for (; i + (AT_ONCE + 1) * WIDTH <= length; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) some[v] = apply_at(run, i + v * WIDTH, f);
-    end_and_put(some, AT_ONCE, run, i, ending, streams);
+    end_simply(some, AT_ONCE, run->at + i, ending);
+    put_all(run->y + i, some, AT_ONCE, streams);
   }
   for (; i + 2 * WIDTH <= length; i += WIDTH) {
     vector one = apply_at(run, i, f);
-    end_and_put(&one, 1, run, i, ending, streams);
+    end_simply(&one, 1, run->at + i, ending);
+    put(run->y + i, one, streams);
   }
   return i;
 }
@@ -87,26 +99,57 @@ INLINE void apply_whole_run(const apply_place *run, int64_t length, const apply_
   int64_t i = streams ? until_aligned(run->y) : 0;
   if (i > 0) apply_some(run, 0, i, f, ending);
   i = apply_vectors(run, i, length, f, ending, streams);
+  vector here = apply_at(run, i, f), last = apply_at(run, length - WIDTH, f);
+  end_simply(&here, 1, run->at + i, ending);
+  end_simply(&last, 1, run->at + length - WIDTH, ending);
   if (streams && i + WIDTH == length) {
-    vector one = apply_at(run, i, f);
-    end_and_put(&one, 1, run, i, ending, true);
+    stream_elements(run->y + i, here);
     return;
   }
-  vector here = apply_at(run, i, f), last = apply_at(run, length - WIDTH, f);
-  end_vectors(&here, 1, run->at + i, ending);
-  end_vectors(&last, 1, run->at + length - WIDTH, ending);
   store_elements(run->y + i, here);
   store_elements(run->y + length - WIDTH, last);
 }
 
-/* With an ending there is one loop for either kind of stores: the choice is little beside an activation. */
+/* The same with an ending that is not simple. The last vector and the one before end at the same time. */
+INLINE void apply_run_and_activate(const apply_place *run, int64_t length, const apply_factors *f,
+                                   const axn_ending *ending, bool streams) {
+  int64_t i = streams ? until_aligned(run->y) : 0;
+  if (i > 0) apply_some(run, 0, i, f, ending);
+  while (i < length) {
+    vector some[ENDED];
+    const int64_t left = (length - i + WIDTH - 1) / WIDTH;
+    const int count = left <= ENDED ? (int)left : ENDED - 1;
+    const int64_t next = i + (count - 1) * WIDTH, end = length - WIDTH;
+    const int64_t last = next < end ? next : end;
+    for (int v = 0; v < count; v++) {
+      const int64_t here = v + 1 < count ? i + v * WIDTH : last;
+      some[v] = with_residual(apply_at(run, here, f), run->at + here, ending);
+    }
+    end_all(some, count, run->at + i, run->at + last, ending);
+    put_all(run->y + i, some, count - 1, streams);
+    put(run->y + last, some[count - 1], streams && last == next);
+    i += count * WIDTH;
+  }
+}
+
+/* There once, for runs with parameters of all kinds: beside an ending the choice is little. */
+static __attribute__((noinline)) void apply_run_and_end(const apply_place *run, int64_t length,
+                                                        const apply_factors *f,
+                                                        const axn_ending *ending, bool streams) {
+  if (is_simple(ending)) {
+    apply_whole_run(run, length, f, ending, streams);
+  } else {
+    apply_run_and_activate(run, length, f, ending, streams);
+  }
+}
+
 INLINE void apply_run(const apply_place *run, int64_t length, const apply_factors *f,
                       const axn_ending *ending, bool streams) {
   const bool past = streams && length >= WIDTH && worth_streaming(run->y, length);
   if (length < WIDTH) {
     apply_some(run, 0, length, f, ending);
   } else if (ending != NULL) {
-    apply_whole_run(run, length, f, ending, past);
+    apply_run_and_end(run, length, f, ending, past);
   } else if (past) {
     apply_whole_run(run, length, f, NULL, true);
   } else {
@@ -189,14 +232,27 @@ INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t r,
   apply_sequence at = {0, length, factors_of_line(block, 0, NULL, NULL)};
   int64_t i = until_aligned(run.y);
   if (i > 0) apply_some(&run, 0, i, &at.factors, ending);
+  if (ending != NULL && !is_simple(ending)) {
+    for (int count; i + WIDTH <= total; i += count * WIDTH) {
+      vector some[ENDED];
+      count = count_of_ended((total - i) / WIDTH);
+      for (int v = 0; v < count; v++) {
+        const int64_t here = i + v * WIDTH;
+        some[v] = with_residual(apply_next(block, &at, run.x, here), run.at + here, ending);
+      }
+      end_and_put(some, count, &run, i, ending, streams);
+    }
+  }
   for (; i + AT_ONCE * WIDTH <= total; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) some[v] = apply_next(block, &at, run.x, i + v * WIDTH);
-    end_and_put(some, AT_ONCE, &run, i, ending, streams);
+    end_simply(some, AT_ONCE, run.at + i, ending);
+    put_all(run.y + i, some, AT_ONCE, streams);
   }
   for (; i + WIDTH <= total; i += WIDTH) {
     vector one = apply_next(block, &at, run.x, i);
-    end_and_put(&one, 1, &run, i, ending, streams);
+    end_simply(&one, 1, run.at + i, ending);
+    put(run.y + i, one, streams);
   }
   for (int64_t some; i < total; i += some) {
     const int64_t line = i / length, here = (line + 1) * length - i;
@@ -206,16 +262,28 @@ INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t r,
   }
 }
 
-/* Whether lines are better taken as one run than each by itself: few of them would begin aligned. `other`:
- * from line to line in another tensor. */
-INLINE bool is_sequence(const axn_span *span, int64_t other) {
+/* Whether lines follow each other without a gap, here and, by the way from line to line, in another tensor. */
+INLINE bool is_contiguous(const axn_span *span, int64_t other) {
   return span->lines > 1 && span->line_stride == span->length && other == span->length &&
-         span->length >= WIDTH && span->length % WIDTH != 0;
+         span->length >= WIDTH;
+}
+
+/* Whether such lines are better taken as one run than each by itself: few of them would begin aligned. */
+INLINE bool is_sequence(const axn_span *span, int64_t other) {
+  return is_contiguous(span, other) && span->length % WIDTH != 0;
+}
+
+/* With an ending, short ones too: it is called for many vectors at a time. */
+INLINE bool is_ended_sequence(const axn_apply_block *block, const axn_ending *ending) {
+  const int64_t length = block->span.length;
+  return is_contiguous(&block->span, block->y_strides.line) && ending->strides.line == length &&
+         (length % WIDTH != 0 || length <= ENDED * WIDTH / 2);
 }
 
 INLINE void apply_all_rows(const axn_apply_block *block, const axn_ending *ending) {
-  if (!is_sequence(&block->span, block->y_strides.line) ||
-      (ending != NULL && ending->strides.line != block->span.length)) {
+  const bool sequence = ending != NULL ? is_ended_sequence(block, ending)
+                                       : is_sequence(&block->span, block->y_strides.line);
+  if (!sequence) {
     apply_lines(block, NULL, NULL, ending);
     return;
   }
@@ -315,15 +383,30 @@ INLINE void apply_row(const axn_apply_block *block, const apply_place *row,
   const int64_t columns = block->span.lines;
   int64_t j = streams ? until_aligned(row->y) : 0;
   if (j > 0) apply_some_columns(block, row, 0, j, weights, ending);
+  if (ending != NULL && !is_simple(ending)) {
+    for (int count; j + WIDTH <= columns; j += count * WIDTH) {
+      vector some[ENDED];
+      count = count_of_ended((columns - j) / WIDTH);
+      for (int v = 0; v < count; v++) {
+        const int64_t here = j + v * WIDTH;
+        some[v] =
+            with_residual(transform_columns(block, row, here, weights), row->at + here, ending);
+      }
+      end_and_put(some, count, row, j, ending, streams);
+    }
+  }
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
-    for (int v = 0; v < AT_ONCE; v++)
+    for (int v = 0; v < AT_ONCE; v++) {
       some[v] = transform_columns(block, row, j + v * WIDTH, weights);
-    end_and_put(some, AT_ONCE, row, j, ending, streams);
+    }
+    end_simply(some, AT_ONCE, row->at + j, ending);
+    put_all(row->y + j, some, AT_ONCE, streams);
   }
   for (; j + WIDTH <= columns; j += WIDTH) {
     vector one = transform_columns(block, row, j, weights);
-    end_and_put(&one, 1, row, j, ending, streams);
+    end_simply(&one, 1, row->at + j, ending);
+    put(row->y + j, one, streams);
   }
   if (j < columns) apply_some_columns(block, row, j, columns - j, weights, ending);
 }

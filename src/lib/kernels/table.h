@@ -34,6 +34,10 @@
 #endif
 #endif
 
+/* The name of what the types of elements share. */
+#define AXN_PASTE_SHARED(name, variant) axn_##name##_##variant
+#define AXN_SHARED(name, variant) AXN_PASTE_SHARED(name, variant)
+
 #include "apply.h"
 #include "factors.h"
 #include "gradient_parameters.h"
@@ -44,13 +48,20 @@
 #include "vector.h"
 
 /* What knows no elements is there once per instruction set, with the kernels for float32. */
-#define AXN_PASTE_SHARED(name, variant) axn_##name##_##variant
-#define AXN_SHARED(name, variant) AXN_PASTE_SHARED(name, variant)
 bool AXN_SHARED(statistics, AXN_VARIANT)(const axn_statistics_block *block);
 bool AXN_SHARED(factors, AXN_VARIANT)(const axn_factors_block *block);
 bool AXN_SHARED(gradient_factors, AXN_VARIANT)(const axn_gradient_factors_block *block);
 
 #if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+void AXN_SHARED(activate, AXN_VARIANT)(vector *z, const vector *gradient, int count,
+                                       const axn_ending *ending) {
+  if (gradient != NULL) {
+    go_through_activation(z, gradient, count, ending);
+  } else {
+    activate(z, count, ending);
+  }
+}
+
 bool AXN_SHARED(statistics, AXN_VARIANT)(const axn_statistics_block *block) {
   return statistics(block);
 }

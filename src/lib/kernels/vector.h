@@ -2,8 +2,8 @@
 /*
  * Vectors of AXN_VECTOR_BYTES for the kernels: the compilers' own (gcc, clang), with intrinsics where
  * neither has a builtin that does as well: loads and stores of a part of a vector, stores past the
- * caches, the conversion to float64 (gcc 12 makes three instructions of it), and the fused multiply-add
- * of exact products.
+ * caches, the larger and the smaller of two, the conversion to float64 (gcc 12 makes three instructions of
+ * it), and the fused multiply-add of exact products.
  */
 #ifndef AXN_LIB_VECTOR_H
 #define AXN_LIB_VECTOR_H
@@ -43,6 +43,39 @@ INLINE vector load(const float *from) {
 
 INLINE void store(float *to, vector v) {
   memcpy(to, &v, sizeof v);
+}
+
+typedef int32_t float_mask __attribute__((vector_size(AXN_VECTOR_BYTES)));
+
+/* `yes` where the mask is set, else `no`. */
+INLINE vector select_floats(float_mask mask, vector yes, vector no) {
+  return (vector)(((float_mask)yes & mask) | ((float_mask)no & ~mask));
+}
+
+/* floor > v ? floor : v, so that a NaN stays and 0 does not replace -0; x86 has an instruction that does just that. */
+INLINE vector at_least(vector floor, vector v) {
+#if AXN_VECTOR_BYTES == 64
+  return (vector)_mm512_max_ps((__m512)floor, (__m512)v);
+#elif AXN_VECTOR_BYTES == 32
+  return (vector)_mm256_max_ps((__m256)floor, (__m256)v);
+#elif defined(__SSE__)
+  return (vector)_mm_max_ps((__m128)floor, (__m128)v);
+#else
+  return select_floats(floor > v, floor, v);
+#endif
+}
+
+/* ceiling < v ? ceiling : v, likewise. */
+INLINE vector at_most(vector ceiling, vector v) {
+#if AXN_VECTOR_BYTES == 64
+  return (vector)_mm512_min_ps((__m512)ceiling, (__m512)v);
+#elif AXN_VECTOR_BYTES == 32
+  return (vector)_mm256_min_ps((__m256)ceiling, (__m256)v);
+#elif defined(__SSE__)
+  return (vector)_mm_min_ps((__m128)ceiling, (__m128)v);
+#else
+  return select_floats(ceiling < v, ceiling, v);
+#endif
 }
 
 /* What is long without instructions for it, and seldom due, stands once and not wherever it is used. */
@@ -85,11 +118,9 @@ PARTLY void store_some(float *to, int64_t count, vector v) {
 
 /* `low` in the first `count` elements, `high` in the others. */
 INLINE vector join(vector low, vector high, int64_t count) {
-  typedef int32_t mask_of_floats __attribute__((vector_size(AXN_VECTOR_BYTES)));
-  mask_of_floats index;
+  float_mask index;
   for (int i = 0; i < WIDTH; i++) index[i] = i;
-  const mask_of_floats first = index < (int32_t)count;
-  return (vector)(((mask_of_floats)low & first) | ((mask_of_floats)high & ~first));
+  return select_floats(index < (int32_t)count, low, high);
 }
 
 /* A store past the caches; `to` is aligned to a vector. */
