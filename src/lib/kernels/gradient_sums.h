@@ -28,18 +28,12 @@ typedef struct gradient_totals {
 INLINE void add_terms(gradient_lanes *sums, int v, vector x, vector g, float mean, float rstd) {
   const vector e = (x - mean) * rstd;
   sums->lanes[0][v] += e;
-  sums->lanes[1][v] += g;
+  sums->lanes[1][v] = add_floats_by_multiplier(sums->lanes[1][v], g);
   sums->lanes[2][v] += g * e;
 }
 
-INLINE void clear_lanes(gradient_lanes *sums) {
-  for (int s = 0; s < SUMS; s++) {
-    for (int v = 0; v < VECTORS; v++) sums->lanes[s][v] = (vector){0};
-  }
-}
-
-/* Adds the 16 lanes, those that are eight apart together, to eight float64 ones, and empties them. */
-INLINE void flush_lanes(gradient_lanes *sums, gradient_totals *totals) {
+/* Adds the 16 lanes, those that are eight apart together, to eight float64 ones. */
+INLINE void flush_lanes(const gradient_lanes *sums, gradient_totals *totals) {
   for (int s = 0; s < SUMS; s++) {
     const vector *lanes = sums->lanes[s];
     wide_vector *eights = totals->eights[s];
@@ -56,7 +50,6 @@ INLINE void flush_lanes(gradient_lanes *sums, gradient_totals *totals) {
     }
 #endif
   }
-  clear_lanes(sums);
 }
 
 /* The last elements of a run, fewer than there are lanes. The pad is the mean, and 0, so that lanes
@@ -73,49 +66,52 @@ INLINE void add_rest(gradient_lanes *sums, const element *x, const element *grad
   }
 }
 
+/* Adds at most TERMS elements per lane to eight lanes of each sum. */
+INLINE void add_piece(const element *x, const element *grad_y, const float *scale, int64_t length,
+                      float mean, float rstd, gradient_totals *totals) {
+  gradient_lanes sums = {{{{0}}}};
+  int64_t i = 0;
+  ROLLED for (; i + FLOATS <= length; i += FLOATS) {
+    for (int v = 0; v < VECTORS; v++) {
+      vector g = load_elements(grad_y + i + v * WIDTH);
+      if (scale != NULL) g *= load(scale + i + v * WIDTH);
+      add_terms(&sums, v, load_elements(x + i + v * WIDTH), g, mean, rstd);
+    }
+  }
+  if (i < length) {
+    add_rest(&sums, x + i, grad_y + i, axn_parameters_at(scale, i), length - i, mean, rstd);
+  }
+  flush_lanes(&sums, totals);
+}
+
 /* Adds a run to eight lanes of each sum. */
 INLINE void add_gradients(const element *x, const element *grad_y, const float *scale,
                           int64_t length, float mean, float rstd, gradient_totals *totals) {
-  gradient_lanes sums;
-  clear_lanes(&sums);
-  for (int64_t first = 0; first < length; first += FLOATS * TERMS) {
-    const int64_t end = length - first < FLOATS * TERMS ? length : first + FLOATS * TERMS;
-    int64_t i = first;
-    for (; i + FLOATS <= end; i += FLOATS) {
-      for (int v = 0; v < VECTORS; v++) {
-        vector g = load_elements(grad_y + i + v * WIDTH);
-        if (scale != NULL) g *= load(scale + i + v * WIDTH);
-        add_terms(&sums, v, load_elements(x + i + v * WIDTH), g, mean, rstd);
-      }
-    }
-    if (i < end) {
-      add_rest(&sums, x + i, grad_y + i, axn_parameters_at(scale, i), end - i, mean, rstd);
-    }
-    flush_lanes(&sums, totals);
+  enum { PIECE = FLOATS * TERMS };
+  for (int64_t first = 0; first < length; first += PIECE) {
+    const int64_t left = length - first;
+    add_piece(x + first, grad_y + first, axn_parameters_at(scale, first),
+              left < PIECE ? left : PIECE, mean, rstd, totals);
   }
 }
 
-INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_gradient_sums out) {
+INLINE void sum_lines(const axn_gradient_block *given, const float *scale, axn_gradient_sums out) {
+  const axn_gradient_block block = *given;
   double eights[SUMS][8 * AXN_MOST_ROWS];
-  const axn_span *span = &block->span;
+  const axn_span *span = &block.span;
   for (int64_t l = 0; l < span->lines; l++) {
-    gradient_totals totals;
-    for (int i = 0; i < SUMS * EIGHTS; i++)
-      totals.eights[i / EIGHTS][i % EIGHTS] = (wide_vector){0};
-    const element *x = input_at(block->x, l * span->line_stride);
-    const element *grad_y = input_at(block->grad_y, l * block->grad_y_strides.line);
+    gradient_totals totals = {{{{0}}}};
+    const element *x = input_at(block.x, l * span->line_stride);
+    const element *grad_y = input_at(block.grad_y, l * block.grad_y_strides.line);
     for (int64_t r = 0; r < span->rows; r++) {
-      add_gradients(x, grad_y, scale, span->length, block->mean[l], block->rstd[l], &totals);
+      add_gradients(x, grad_y, scale, span->length, block.mean[l], block.rstd[l], &totals);
       x += span->row_stride;
-      grad_y += block->grad_y_strides.row;
+      grad_y += block.grad_y_strides.row;
     }
     for (int s = 0; s < SUMS; s++) memcpy(eights[s] + 8 * l, totals.eights[s], 8 * sizeof(double));
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
-  for (int s = 0; s < SUMS; s++) {
-    add_eights(eights[s], (int)span->lines);
-    memcpy(results[s], eights[s], (size_t)span->lines * sizeof(double));
-  }
+  for (int s = 0; s < SUMS; s++) add_eights(eights[s], (int)span->lines, results[s]);
 }
 
 /* Lines of one element each, which views have: one after the other, as there are no lanes to fill. */
@@ -152,7 +148,7 @@ static void gradient_sums_weighted(const axn_gradient_block *block, axn_gradient
   if (block->scale != NULL) {
     sum_lines(block, block->scale, out);
   } else {
-    sum_lines(block, NULL, out);
+    gradient_sums_of_rows(block, out);
   }
 }
 

@@ -39,8 +39,8 @@ INLINE void sum_bundle(const axn_normalize_block *block, const line_bundle *bund
     sum_line(x + l * span->line_stride, span, sum + 8 * l, square + 8 * l);
   }
   for (int64_t i = 8 * bundle->lines; i < 8 * BUNDLE; i++) sum[i] = 0, square[i] = 1;
-  add_eights(sum, BUNDLE);
-  add_eights(square, BUNDLE);
+  add_eights(sum, BUNDLE, sum);
+  add_eights(square, BUNDLE, square);
   axn_span part = *span;
   part.lines = BUNDLE;
   finish_rows(x, &part, sum, square, moments);
