@@ -41,15 +41,20 @@ static inline bool statistics(const axn_statistics_block *block) {
   return any(wide);
 }
 
+/* See axn_narrow_rstd(). */
+INLINE void store_narrow_rstd(float *to, wide_vector rstd) {
+  const wide_vector most = (wide_vector){0} + (double)FLT_MAX;
+  const mask_vector above = rstd > most;
+  store_narrow(to, where(above, most) + where(~above, rstd));
+}
+
 static inline bool known_statistics(const axn_known_statistics *block) {
-  const wide_vector none = {0}, most = none + (double)FLT_MAX;
   mask_vector wide = {0};
   for (int64_t i = block->count; i % HALF != 0; i++) block->mean[i] = 0, block->rstd[i] = 1;
   for (int64_t i = 0; i < block->count; i += HALF) {
     const wide_vector mean = load_doubles(block->mean + i), rstd = load_doubles(block->rstd + i);
-    const mask_vector above = rstd > most; /* see axn_narrow_rstd() */
     store_narrow(block->mean_out + i, mean);
-    store_narrow(block->rstd_out + i, where(above, most) + where(~above, rstd));
+    store_narrow_rstd(block->rstd_out + i, rstd);
     wide |= needs_wide(mean, rstd);
   }
   return any(wide);
