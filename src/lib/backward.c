@@ -48,7 +48,7 @@ static void find_values(const axn_backward_run *run, const axn_place *unit,
                         int64_t parameter, axn_line_values *values) {
   const axn_nest *nest = &run->geometry->lines;
   const axn_gradient_sums means = axn_means_of(run, unit);
-  const bool weighted = nest->weighted;
+  const bool weighted = nest->weighted, spreads = axn_spreads(nest);
   const axn_gradient_factors_block block = {
       .map = axn_line_map_of(nest, first, lines),
       .mean = statistics->mean,
@@ -59,12 +59,13 @@ static void find_values(const axn_backward_run *run, const axn_place *unit,
       .scale = weighted || run->plan->doubles
                    ? NULL
                    : axn_parameters_at(run->scale, unit->parameter + parameter),
-      .mean_out = values->mean,
-      .rstd_out = values->rstd,
+      .mean_out = spreads ? values->spread_mean : NULL,
+      .rstd_out = spreads ? values->spread_rstd : NULL,
       .from_gradient = values->from_gradient,
       .from_value = values->from_value,
       .constant = values->constant};
   const bool held = run->plan->kernels->gradient_factors(&block);
+  axn_set_statistics(nest, statistics, first, values);
   values->wide = !held || statistics->wide;
 }
 

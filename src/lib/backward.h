@@ -71,13 +71,27 @@ static inline bool axn_is_wide(const axn_backward_run *run, const axn_unit_stati
 
 /* What the kernels need of some lines, per line or column. */
 typedef struct axn_line_values {
-  AXN_LINES_OF_CACHE float mean[AXN_LINE_ROOM];
-  AXN_LINES_OF_CACHE float rstd[AXN_LINE_ROOM];
+  const float *mean, *rstd; /* the unit's, where a line is all of a cell, or spread here: */
+  AXN_LINES_OF_CACHE float spread_mean[AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE float spread_rstd[AXN_LINE_ROOM];
   AXN_LINES_OF_CACHE float from_gradient[AXN_LINE_ROOM];
   AXN_LINES_OF_CACHE float from_value[AXN_LINE_ROOM];
   AXN_LINES_OF_CACHE float constant[AXN_LINE_ROOM];
   bool wide; /* some line needs float64 */
 } axn_line_values;
+
+/* Whether lines are cells, so that they need not have statistics apart. */
+static inline bool axn_spreads(const axn_nest *nest) {
+  return nest->lines_per_cell > 1 || nest->fold > 1;
+}
+
+/* Points to the statistics of lines from `first` on. */
+static inline void axn_set_statistics(const axn_nest *nest, const axn_unit_statistics *statistics,
+                                      int64_t first, axn_line_values *values) {
+  const bool spreads = axn_spreads(nest);
+  values->mean = spreads ? values->spread_mean : statistics->mean + first;
+  values->rstd = spreads ? values->spread_rstd : statistics->rstd + first;
+}
 
 /* A block that is about to be worked on: some lines of a unit. */
 typedef struct axn_backward_step {

@@ -13,9 +13,17 @@ void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t co
   const double *const sums[] = {scale, shift};
   for (int i = 0; i < 2; i++) {
     if (outputs[i] == NULL) continue;
-    for (int64_t p = 0; p < count; p++) {
-      run->plan->parameter_kernels->store(outputs[i], first + p, sums[i][p]);
-    }
+    run->plan->parameter_kernels->store(outputs[i], first, sums[i], count);
+  }
+}
+
+/* Neighbours are the usual case, and their loop becomes vectors. */
+static void add_strided(double *restrict to, int64_t stride, const double *restrict from,
+                        int64_t count) {
+  if (stride == 1) {
+    for (int64_t i = 0; i < count; i++) to[i] += from[i];
+  } else {
+    for (int64_t i = 0; i < count; i++) to[i * stride] += from[i];
   }
 }
 
@@ -29,12 +37,9 @@ static void add_segment(const axn_backward_run *run, int64_t start, int64_t para
   const int64_t count = single ? cells : lines, turns = single ? 1 : cells;
   const int64_t stride = single ? nest->cell_parameter : nest->line_parameter;
   for (int64_t c = 0; c < turns; c++) {
-    double *scale = run->parameter_scale + parameter + c * nest->cell_parameter;
-    double *shift = run->parameter_shift + parameter + c * nest->cell_parameter;
-    const double *from_scale = run->segment_scale + start + c * count;
-    const double *from_shift = run->segment_shift + start + c * count;
-    for (int64_t l = 0; l < count; l++) scale[l * stride] += from_scale[l];
-    for (int64_t l = 0; l < count; l++) shift[l * stride] += from_shift[l];
+    const int64_t at = parameter + c * nest->cell_parameter, from = start + c * count;
+    add_strided(run->parameter_scale + at, stride, run->segment_scale + from, count);
+    add_strided(run->parameter_shift + at, stride, run->segment_shift + from, count);
   }
 }
 

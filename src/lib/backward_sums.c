@@ -7,14 +7,14 @@
 
 #include "kernels/range.h"
 
-/* Reals from a cell on, as doubles. */
-static void read_reals(const axn_backward_run *run, const void *from, int64_t cell, int64_t cells,
+/* `count` reals from `at` on, as doubles. */
+static void read_reals(const axn_backward_run *run, const void *from, int64_t at, int64_t count,
                        double *values) {
   if (run->plan->doubles) {
-    memcpy(values, (const double *)from + cell, (size_t)cells * sizeof *values);
+    memcpy(values, (const double *)from + at, (size_t)count * sizeof *values);
   } else {
-    const float *floats = (const float *)from + cell;
-    for (int64_t j = 0; j < cells; j++) values[j] = (double)floats[j];
+    const float *floats = (const float *)from + at;
+    for (int64_t j = 0; j < count; j++) values[j] = (double)floats[j];
   }
 }
 
@@ -31,11 +31,12 @@ void axn_read_statistics(const axn_backward_run *run, const axn_place *unit,
     if (run->mean != NULL) read_reals(run, run->mean, unit->cell, cells, mean);
     read_reals(run, run->rstd, unit->cell, cells, rstd);
   }
-  for (int64_t j = 0; j < cells; j++) statistics->mean[j] = (float)mean[j];
-  for (int64_t j = 0; j < cells; j++) statistics->rstd[j] = axn_narrow_rstd(rstd[j]);
-  int64_t wide = run->plan->doubles;
-  for (int64_t j = 0; j < cells; j++) wide |= axn_needs_wide(mean[j], rstd[j]);
-  statistics->wide = wide != 0;
+  const axn_known_statistics known = {.mean = mean,
+                                      .rstd = rstd,
+                                      .count = cells,
+                                      .mean_out = statistics->mean,
+                                      .rstd_out = statistics->rstd};
+  statistics->wide = run->plan->kernels->known(&known) || run->plan->doubles;
 }
 
 axn_wide_block axn_widen(const axn_backward_run *run, const axn_backward_step *step,
@@ -82,13 +83,17 @@ static void mend(double *sum, double exact, bool replace) {
   if (replace || !isfinite(*sum)) *sum = exact;
 }
 
+/* Where a sum over all is finite, they are. Four at a time, so that additions do not wait for each other. */
 static bool all_finite(axn_gradient_sums sums, int64_t lines) {
-  /* 0 times anything but a finite number is NaN; this way the loop becomes vectors. */
-  double zero = 0;
-  for (int64_t i = 0; i < lines; i++) {
-    zero += 0 * (sums.centred[i] + sums.gradient[i] + sums.product[i]);
+  double sum[4] = {0};
+  int64_t i = 0;
+  for (; i + 4 <= lines; i += 4) {
+    for (int j = 0; j < 4; j++) {
+      sum[j] += sums.centred[i + j] + sums.gradient[i + j] + sums.product[i + j];
+    }
   }
-  return zero == 0;
+  for (; i < lines; i++) sum[0] += sums.centred[i] + sums.gradient[i] + sums.product[i];
+  return isfinite((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
 /* Sums lines again in float64 whose statistic float32 does not hold, and single sums that a few terms
@@ -119,12 +124,14 @@ static void mend_lines(const axn_backward_run *run, const axn_backward_step *ste
 /* The statistics of the lines of a chunk. */
 static void spread_statistics(const axn_backward_run *run, const axn_unit_statistics *statistics,
                               int64_t first, int64_t lines, axn_line_values *values) {
+  axn_set_statistics(&run->geometry->lines, statistics, first, values);
+  if (!axn_spreads(&run->geometry->lines)) return;
   const axn_gradient_factors_block block = {
       .map = axn_line_map_of(&run->geometry->lines, first, lines),
       .mean = statistics->mean,
       .rstd = statistics->rstd,
-      .mean_out = values->mean,
-      .rstd_out = values->rstd};
+      .mean_out = values->spread_mean,
+      .rstd_out = values->spread_rstd};
   run->plan->kernels->gradient_factors(&block);
 }
 
@@ -145,12 +152,14 @@ static void clear_doubles(double *values, int64_t count) {
   memset(values, 0, (size_t)count * sizeof *values);
 }
 
-static void start_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
+/* `adds`: the sums of blocks are added to the segments, see sum_and_add(). */
+static void start_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index,
+                       bool adds) {
   const axn_gradient_sums total = axn_means_of(run, unit);
   clear_doubles(total.centred, unit->cells);
   clear_doubles(total.gradient, unit->cells);
   clear_doubles(total.product, unit->cells);
-  if (run->geometry->lines.weighted) return;
+  if (!adds || run->geometry->lines.weighted) return;
   const int64_t start = axn_segment_at(run, unit_index, 0);
   const int64_t count = axn_segment_at(run, unit_index + 1, 0) - start;
   clear_doubles(run->segment_scale + start, count);
@@ -159,10 +168,12 @@ static void start_unit(const axn_backward_run *run, const axn_place *unit, int64
 
 /* Lines that are whole cells, or parts of them that follow each other. */
 static void add_lines_of_cells(const axn_gradient_sums total, const axn_gradient_sums sums,
-                               int64_t lines, const double *scale) {
-  for (int64_t i = 0; i < lines; i++) total.centred[i] += sums.centred[i];
-  for (int64_t i = 0; i < lines; i++) total.gradient[i] += sums.gradient[i] * scale[i];
-  for (int64_t i = 0; i < lines; i++) total.product[i] += sums.product[i] * scale[i];
+                               int64_t lines, const double *restrict scale) {
+  double *restrict centred = total.centred, *restrict gradient = total.gradient;
+  double *restrict product = total.product;
+  for (int64_t i = 0; i < lines; i++) centred[i] += sums.centred[i];
+  for (int64_t i = 0; i < lines; i++) gradient[i] += sums.gradient[i] * scale[i];
+  for (int64_t i = 0; i < lines; i++) product[i] += sums.product[i] * scale[i];
 }
 
 /* Lines of one cell. */
@@ -187,6 +198,10 @@ static axn_gradient_sums sums_from(axn_gradient_sums sums, int64_t at) {
 static void read_scales(const axn_backward_run *run, int64_t parameter, int64_t stride,
                         int64_t lines, double *scales) {
   const bool none = run->scale == NULL || run->geometry->lines.weighted;
+  if (!none && stride == 1) {
+    read_reals(run, run->scale, parameter, lines, scales);
+    return;
+  }
   for (int64_t i = 0; i < lines; i++) {
     scales[i] = none ? 1 : axn_real_at(run->scale, parameter + i * stride, run->plan->doubles);
   }
@@ -212,43 +227,61 @@ static void add_to_cells(const axn_backward_run *run, const axn_backward_step *s
   }
 }
 
+/* The first line of a step in the segment of its block. */
+static int64_t segment_of_step(const axn_backward_run *run, const axn_backward_step *step,
+                               int64_t unit_index) {
+  return axn_segment_at(run, unit_index, step->at.segment) + step->first;
+}
+
 /* Adds the sums of a block to those of its unit, and to its segments. */
 static void add_block(const axn_backward_run *run, const axn_backward_step *step,
                       int64_t unit_index, axn_gradient_sums sums) {
   add_to_cells(run, step, sums);
   if (run->geometry->lines.weighted) return;
-  const int64_t start = axn_segment_at(run, unit_index, step->at.segment) + step->first;
-  for (int64_t i = 0; i < step->lines; i++) {
-    run->segment_scale[start + i] += sums.product[i];
-    run->segment_shift[start + i] += sums.gradient[i];
+  const int64_t start = segment_of_step(run, step, unit_index);
+  double *restrict scale = run->segment_scale + start;
+  double *restrict shift = run->segment_shift + start;
+  for (int64_t i = 0; i < step->lines; i++) scale[i] += sums.product[i];
+  for (int64_t i = 0; i < step->lines; i++) shift[i] += sums.gradient[i];
+}
+
+/* Turns the sums of a unit into means. */
+static void find_means(const axn_backward_run *run, const axn_place *unit) {
+  const axn_gradient_sums means = axn_means_of(run, unit);
+  const double share = 1 / (double)run->geometry->partition.values;
+  const int64_t cells = unit->cells;
+  double *restrict centred = means.centred, *restrict gradient = means.gradient;
+  double *restrict product = means.product;
+  for (int64_t j = 0; j < cells; j++) centred[j] *= share;
+  for (int64_t j = 0; j < cells; j++) gradient[j] *= share;
+  /* Neither constant statistics nor a second moment have a mean that was off, or that x moves. */
+  if (run->frozen || run->second_moment) clear_doubles(centred, cells);
+  if (run->second_moment) clear_doubles(gradient, cells);
+  for (int64_t j = 0; j < cells; j++) product[j] = product[j] * share - centred[j] * gradient[j];
+}
+
+/* Takes mean(e) out of every product of a segment. */
+static void centre_segment(const axn_nest *nest, int64_t cells, const double *centred,
+                           double *restrict scale, const double *restrict shift) {
+  if (nest->lines_per_cell == 1) {
+    for (int64_t c = 0; c < cells; c++) scale[c] -= centred[c] * shift[c];
+    return;
+  }
+  for (int64_t c = 0; c < cells; c++) {
+    const double off = centred[c];
+    for (int64_t l = 0; l < nest->lines_per_cell; l++) scale[l] -= off * shift[l];
+    scale += nest->lines_per_cell;
+    shift += nest->lines_per_cell;
   }
 }
 
-/* Turns sums into means, and takes mean(e) out of every product. */
 static void finish_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
   const axn_nest *nest = &run->geometry->lines;
-  const axn_gradient_sums means = axn_means_of(run, unit);
-  const double share = 1 / (double)run->geometry->partition.values;
-  double *centred = means.centred, *gradient = means.gradient, *product = means.product;
-  /* Neither constant statistics nor a second moment have a mean that was off, or that x moves. */
-  const double off = run->frozen || run->second_moment ? 0 : share;
-  for (int64_t j = 0; j < unit->cells; j++) centred[j] = off == 0 ? 0 : centred[j] * off;
-  for (int64_t j = 0; j < unit->cells; j++) {
-    gradient[j] = run->second_moment ? 0 : gradient[j] * share;
-    product[j] = product[j] * share - centred[j] * gradient[j];
-  }
-  if (nest->weighted) return;
-  for (int64_t s = 0; s < nest->segments; s++) {
+  find_means(run, unit);
+  for (int64_t s = 0; s < nest->segments && !nest->weighted; s++) {
     const int64_t start = axn_segment_at(run, unit_index, s);
-    double *scale = run->segment_scale + start;
-    const double *shift = run->segment_shift + start;
-    if (nest->lines_per_cell == 1) {
-      for (int64_t c = 0; c < unit->cells; c++) scale[c] -= centred[c] * shift[c];
-      continue;
-    }
-    for (int64_t c = 0, i = 0; c < unit->cells; c++) {
-      for (int64_t l = 0; l < nest->lines_per_cell; l++, i++) scale[i] -= centred[c] * shift[i];
-    }
+    centre_segment(nest, unit->cells, axn_means_of(run, unit).centred, run->segment_scale + start,
+                   run->segment_shift + start);
   }
 }
 
@@ -264,13 +297,26 @@ static axn_gradient_sums stored_sums(const axn_backward_run *run, int64_t unit_i
   return (axn_gradient_sums){start, start + lines, start + 2 * lines};
 }
 
+/* Whether a block is all of its lines, and its sums are those of a segment. */
+static bool is_segment(const axn_nest *nest) {
+  return nest->blocks == 1 && !nest->weighted;
+}
+
 static void sum_and_add(const axn_backward_run *run, const axn_backward_step *step,
                         int64_t unit_index, int64_t block_index) {
   double centred[AXN_LINE_ROOM], gradient[AXN_LINE_ROOM], product[AXN_LINE_ROOM];
-  const axn_gradient_sums sums = {centred, gradient, product};
+  axn_gradient_sums sums = {centred, gradient, product};
   (void)block_index;
+  if (!is_segment(&run->geometry->lines)) {
+    sum_block(run, step, sums);
+    add_block(run, step, unit_index, sums);
+    return;
+  }
+  const int64_t start = segment_of_step(run, step, unit_index);
+  sums.gradient = run->segment_shift + start;
+  sums.product = run->segment_scale + start;
   sum_block(run, step, sums);
-  add_block(run, step, unit_index, sums);
+  add_to_cells(run, step, sums);
 }
 
 static void sum_and_store(const axn_backward_run *run, const axn_backward_step *step,
@@ -305,7 +351,7 @@ static void walk_blocks(const axn_backward_run *run, const axn_place *unit,
 
 void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit,
                        const axn_unit_statistics *statistics, int64_t unit_index) {
-  start_unit(run, unit, unit_index);
+  start_unit(run, unit, unit_index, !is_segment(&run->geometry->lines));
   walk_blocks(run, unit, statistics, unit_index, 0,
               axn_blocks_of(&run->geometry->lines, unit->cells), sum_and_add);
   finish_unit(run, unit, unit_index);
@@ -331,7 +377,7 @@ static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
   axn_unit_statistics statistics;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, u);
-    start_unit(run, &unit, u);
+    start_unit(run, &unit, u, true);
     axn_read_statistics(run, &unit, &statistics);
     walk_blocks(run, &unit, &statistics, u, 0, axn_blocks_of_unit(run->geometry), add_stored);
     finish_unit(run, &unit, u);

@@ -4,13 +4,13 @@
 #include <string.h>
 
 enum {
-  L1_UNIT_BYTES = 16384,   /* what first-level cache holds beside an output */
-  L2_UNIT_BYTES = 1 << 19, /* what second-level cache holds beside an output */
-  VECTOR_CELLS = 8,        /* statistics that the widest vectors finish at once */
-  COLUMNS_LEAST = 64,      /* of a strip: shorter pieces of memory cost more than they save */
-  COLUMNS_WORTH = 256,     /* a strip that cannot be this wide and fit a cache is not worth it */
-  UNITS_PER_THREAD = 4,    /* so that threads end together */
-  PARAMETER_COLUMNS = 256  /* of a unit of parameters */
+  L2_UNIT_BYTES = 1 << 19,  /* what second-level cache holds beside an output */
+  SHORT_UNIT_BYTES = 65536, /* the same where cells are short; more makes nothing faster */
+  VECTOR_CELLS = 8,         /* statistics that the widest vectors finish at once */
+  COLUMNS_LEAST = 64,       /* of a strip: shorter pieces of memory cost more than they save */
+  COLUMNS_WORTH = 256,      /* a strip that cannot be this wide and fit a cache is not worth it */
+  UNITS_PER_THREAD = 4,     /* so that threads end together */
+  PARAMETER_COLUMNS = 256   /* of a unit of parameters */
 };
 
 static int64_t smaller(int64_t a, int64_t b) {
@@ -363,9 +363,10 @@ static int64_t fitting_cells(const axn_geometry *geometry) {
     /* Where nothing would stay in cache, the longest pieces. */
     return fit < worth ? INT64_MAX : fit;
   }
-  if (bytes <= L1_UNIT_BYTES / VECTOR_CELLS)
-    return L1_UNIT_BYTES / bytes / VECTOR_CELLS * VECTOR_CELLS;
-  if (bytes <= L1_UNIT_BYTES) return L1_UNIT_BYTES / bytes;
+  if (bytes <= SHORT_UNIT_BYTES / VECTOR_CELLS) {
+    return SHORT_UNIT_BYTES / bytes / VECTOR_CELLS * VECTOR_CELLS;
+  }
+  if (bytes <= SHORT_UNIT_BYTES) return SHORT_UNIT_BYTES / bytes;
   return sums->row.extent > 1 ? larger(1, L2_UNIT_BYTES / bytes) : 1;
 }
 

@@ -76,16 +76,23 @@ INLINE void apply_some(const apply_place *run, int64_t i, int64_t length, const 
   store_some_elements(run->y + i, length, end_some(v, length, run->at + i, ending));
 }
 
-/* The vectors of a run from `i` on, but for the last one or two; returns where these begin. */
+/* Where the vectors of a run from `i` on end: with it, or before the last two if these overlap. */
+INLINE int64_t end_of_vectors(int64_t i, int64_t length) {
+  const int64_t whole = (length - i) / WIDTH * WIDTH;
+  return i + whole == length ? length : i + whole - WIDTH;
+}
+
+/* The vectors of a run from `i` on, but for the last two if these overlap; returns where it ends. */
 INLINE int64_t apply_vectors(const apply_place *run, int64_t i, int64_t length,
                              const apply_factors *f, const axn_ending *ending, bool streams) {
-  for (; i + (AT_ONCE + 1) * WIDTH <= length; i += AT_ONCE * WIDTH) {
+  const int64_t end = end_of_vectors(i, length);
+  for (; i + AT_ONCE * WIDTH <= end; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) some[v] = apply_at(run, i + v * WIDTH, f);
     end_simply(some, AT_ONCE, run->at + i, ending);
     put_all(run->y + i, some, AT_ONCE, streams);
   }
-  for (; i + 2 * WIDTH <= length; i += WIDTH) {
+  ROLLED for (; i < end; i += WIDTH) {
     vector one = apply_at(run, i, f);
     end_simply(&one, 1, run->at + i, ending);
     put(run->y + i, one, streams);
@@ -99,13 +106,10 @@ INLINE void apply_whole_run(const apply_place *run, int64_t length, const apply_
   int64_t i = streams ? until_aligned(run->y) : 0;
   if (i > 0) apply_some(run, 0, i, f, ending);
   i = apply_vectors(run, i, length, f, ending, streams);
+  if (i == length) return;
   vector here = apply_at(run, i, f), last = apply_at(run, length - WIDTH, f);
   end_simply(&here, 1, run->at + i, ending);
   end_simply(&last, 1, run->at + length - WIDTH, ending);
-  if (streams && i + WIDTH == length) {
-    stream_elements(run->y + i, here);
-    return;
-  }
   store_elements(run->y + i, here);
   store_elements(run->y + length - WIDTH, last);
 }

@@ -41,6 +41,25 @@ static inline bool statistics(const axn_statistics_block *block) {
   return any(wide);
 }
 
+/* See axn_narrow_rstd(). */
+INLINE void store_narrow_rstd(float *to, wide_vector rstd) {
+  const wide_vector most = (wide_vector){0} + (double)FLT_MAX;
+  const mask_vector above = rstd > most;
+  store_narrow(to, where(above, most) + where(~above, rstd));
+}
+
+static inline bool known_statistics(const axn_known_statistics *block) {
+  mask_vector wide = {0};
+  for (int64_t i = block->count; i % HALF != 0; i++) block->mean[i] = 0, block->rstd[i] = 1;
+  for (int64_t i = 0; i < block->count; i += HALF) {
+    const wide_vector mean = load_doubles(block->mean + i), rstd = load_doubles(block->rstd + i);
+    store_narrow(block->mean_out + i, mean);
+    store_narrow_rstd(block->rstd_out + i, rstd);
+    wide |= needs_wide(mean, rstd);
+  }
+  return any(wide);
+}
+
 /* Whether all are finite. */
 INLINE bool held(const float *values, int64_t count) {
   typedef int32_t lost_vector __attribute__((vector_size(AXN_VECTOR_BYTES)));
@@ -169,8 +188,10 @@ INLINE void gradient_factors_of_lines(const void *data, int64_t at, int64_t coun
   for (int64_t i = 0; i < count; i += HALF) {
     const int64_t left = count - i, to = at + i;
     const wide_vector rstd = load_cells(block->rstd + cell, i, cells, left);
-    store_narrow(block->mean_out + to, load_cells(block->mean + cell, i, cells, left));
-    store_narrow(block->rstd_out + to, rstd);
+    if (block->mean_out != NULL) {
+      store_narrow(block->mean_out + to, load_cells(block->mean + cell, i, cells, left));
+      store_narrow(block->rstd_out + to, rstd);
+    }
     if (block->from_gradient == NULL) continue;
     const wide_vector factor =
         scale != NULL ? rstd * load_parameters(scale + i * stride, stride, left) : rstd;

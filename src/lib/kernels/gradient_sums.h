@@ -28,35 +28,30 @@ typedef struct gradient_totals {
 INLINE void add_terms(gradient_lanes *sums, int v, vector x, vector g, float mean, float rstd) {
   const vector e = (x - mean) * rstd;
   sums->lanes[0][v] += e;
-  sums->lanes[1][v] += g;
+  sums->lanes[1][v] = add_floats_by_multiplier(sums->lanes[1][v], g);
   sums->lanes[2][v] += g * e;
 }
 
-INLINE void clear_lanes(gradient_lanes *sums) {
-  for (int s = 0; s < SUMS; s++) {
-    for (int v = 0; v < VECTORS; v++) sums->lanes[s][v] = (vector){0};
-  }
-}
-
-/* Adds the 16 lanes, those that are eight apart together, to eight float64 ones, and empties them. */
-INLINE void flush_lanes(gradient_lanes *sums, gradient_totals *totals) {
+/* The 16 lanes, those that are eight apart added together, as eight float64 ones. */
+INLINE gradient_totals totals_of(const gradient_lanes *sums) {
+  gradient_totals totals;
   for (int s = 0; s < SUMS; s++) {
     const vector *lanes = sums->lanes[s];
-    wide_vector *eights = totals->eights[s];
+    wide_vector *eights = totals.eights[s];
 #if AXN_VECTOR_BYTES == 64
     const __m512 v = (__m512)lanes[0];
     const __m256 sum = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    eights[0] += (wide_vector)_mm512_cvtps_pd(sum);
+    eights[0] = (wide_vector)_mm512_cvtps_pd(sum);
 #else
     for (int v = 0; v < VECTORS / 2; v++) {
       float eight[WIDTH];
       store(eight, lanes[v] + lanes[VECTORS / 2 + v]);
-      eights[2 * v] += load_wide(eight);
-      eights[2 * v + 1] += load_wide(eight + HALF);
+      eights[2 * v] = load_wide(eight);
+      eights[2 * v + 1] = load_wide(eight + HALF);
     }
 #endif
   }
-  clear_lanes(sums);
+  return totals;
 }
 
 /* The last elements of a run, fewer than there are lanes. The pad is the mean, and 0, so that lanes
@@ -73,49 +68,85 @@ INLINE void add_rest(gradient_lanes *sums, const element *x, const element *grad
   }
 }
 
-/* Adds a run to eight lanes of each sum. */
-INLINE void add_gradients(const element *x, const element *grad_y, const float *scale,
-                          int64_t length, float mean, float rstd, gradient_totals *totals) {
-  gradient_lanes sums;
-  clear_lanes(&sums);
-  for (int64_t first = 0; first < length; first += FLOATS * TERMS) {
-    const int64_t end = length - first < FLOATS * TERMS ? length : first + FLOATS * TERMS;
-    int64_t i = first;
-    for (; i + FLOATS <= end; i += FLOATS) {
-      for (int v = 0; v < VECTORS; v++) {
-        vector g = load_elements(grad_y + i + v * WIDTH);
-        if (scale != NULL) g *= load(scale + i + v * WIDTH);
-        add_terms(&sums, v, load_elements(x + i + v * WIDTH), g, mean, rstd);
-      }
+/* The sums of a run of at most TERMS elements per lane. */
+INLINE gradient_totals sum_piece(const element *x, const element *grad_y, const float *scale,
+                                 int64_t length, float mean, float rstd) {
+  gradient_lanes sums = {{{{0}}}};
+  int64_t i = 0;
+  ROLLED for (; i + FLOATS <= length; i += FLOATS) {
+    for (int v = 0; v < VECTORS; v++) {
+      vector g = load_elements(grad_y + i + v * WIDTH);
+      if (scale != NULL) g *= load(scale + i + v * WIDTH);
+      add_terms(&sums, v, load_elements(x + i + v * WIDTH), g, mean, rstd);
     }
-    if (i < end) {
-      add_rest(&sums, x + i, grad_y + i, axn_parameters_at(scale, i), end - i, mean, rstd);
-    }
-    flush_lanes(&sums, totals);
+  }
+  if (i < length) {
+    add_rest(&sums, x + i, grad_y + i, axn_parameters_at(scale, i), length - i, mean, rstd);
+  }
+  return totals_of(&sums);
+}
+
+enum { PIECE = FLOATS * TERMS };
+
+/* The sums of some lines, in eight lanes each. */
+typedef struct line_eights {
+  AXN_LINES_OF_CACHE double of[SUMS][8 * AXN_MOST_ROWS];
+} line_eights;
+
+INLINE void store_totals(const gradient_totals *totals, int64_t line, line_eights *eights) {
+  for (int s = 0; s < SUMS; s++) {
+    memcpy(eights->of[s] + 8 * line, totals->eights[s], 8 * sizeof(double));
   }
 }
 
-INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_gradient_sums out) {
-  double eights[SUMS][8 * AXN_MOST_ROWS];
-  const axn_span *span = &block->span;
-  for (int64_t l = 0; l < span->lines; l++) {
-    gradient_totals totals;
-    for (int i = 0; i < SUMS * EIGHTS; i++)
-      totals.eights[i / EIGHTS][i % EIGHTS] = (wide_vector){0};
-    const element *x = input_at(block->x, l * span->line_stride);
-    const element *grad_y = input_at(block->grad_y, l * block->grad_y_strides.line);
-    for (int64_t r = 0; r < span->rows; r++) {
-      add_gradients(x, grad_y, scale, span->length, block->mean[l], block->rstd[l], &totals);
-      x += span->row_stride;
-      grad_y += block->grad_y_strides.row;
+/* Lines that are one piece each: little is between one and the next. */
+INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale,
+                            line_eights *eights) {
+  const int64_t lines = block->span.lines, line_stride = block->span.line_stride;
+  const int64_t grad_y_stride = block->grad_y_strides.line, length = block->span.length;
+  const element *x = input_at(block->x, 0), *grad_y = input_at(block->grad_y, 0);
+  for (int64_t l = 0; l < lines; l++, x += line_stride, grad_y += grad_y_stride) {
+    const gradient_totals totals =
+        sum_piece(x, grad_y, scale, length, block->mean[l], block->rstd[l]);
+    store_totals(&totals, l, eights);
+  }
+}
+
+/* All rows of a line, piece by piece. */
+INLINE gradient_totals sum_line_of_gradients(const axn_gradient_block *block, const float *scale,
+                                             int64_t line) {
+  const int64_t length = block->span.length;
+  const element *x = input_at(block->x, line * block->span.line_stride);
+  const element *grad_y = input_at(block->grad_y, line * block->grad_y_strides.line);
+  gradient_totals totals = {{{{0}}}};
+  for (int64_t r = 0; r < block->span.rows; r++) {
+    for (int64_t at = 0; at < length; at += PIECE) {
+      const gradient_totals piece = sum_piece(x + at, grad_y + at, axn_parameters_at(scale, at),
+                                              length - at < PIECE ? length - at : PIECE,
+                                              block->mean[line], block->rstd[line]);
+      for (int i = 0; i < SUMS * EIGHTS; i++) {
+        totals.eights[i / EIGHTS][i % EIGHTS] += piece.eights[i / EIGHTS][i % EIGHTS];
+      }
     }
-    for (int s = 0; s < SUMS; s++) memcpy(eights[s] + 8 * l, totals.eights[s], 8 * sizeof(double));
+    x += block->span.row_stride;
+    grad_y += block->grad_y_strides.row;
+  }
+  return totals;
+}
+
+INLINE void sum_lines(const axn_gradient_block *given, const float *scale, axn_gradient_sums out) {
+  const axn_gradient_block block = *given;
+  line_eights eights;
+  if (block.span.rows == 1 && block.span.length <= PIECE) {
+    sum_short_lines(&block, scale, &eights);
+  } else {
+    for (int64_t l = 0; l < block.span.lines; l++) {
+      const gradient_totals totals = sum_line_of_gradients(&block, scale, l);
+      store_totals(&totals, l, &eights);
+    }
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
-  for (int s = 0; s < SUMS; s++) {
-    add_eights(eights[s], (int)span->lines);
-    memcpy(results[s], eights[s], (size_t)span->lines * sizeof(double));
-  }
+  for (int s = 0; s < SUMS; s++) add_eights(eights.of[s], (int)block.span.lines, results[s]);
 }
 
 /* Lines of one element each, which views have: one after the other, as there are no lanes to fill. */
@@ -152,7 +183,7 @@ static void gradient_sums_weighted(const axn_gradient_block *block, axn_gradient
   if (block->scale != NULL) {
     sum_lines(block, block->scale, out);
   } else {
-    sum_lines(block, NULL, out);
+    gradient_sums_of_rows(block, out);
   }
 }
 

@@ -36,15 +36,16 @@ INLINE void gradient_of_some(const element *x, const element *grad_y, element *g
                                   load_some_elements(grad_y, length, none), scale, weighted, f));
 }
 
-/* The vectors of a run from `i` on, but for the last one or two; returns where these begin. */
+/* The vectors of a run from `i` on, but for the last two if these overlap; returns where it ends. */
 INLINE int64_t gradient_of_vectors(const element *x, const element *grad_y, element *grad_x,
                                    int64_t i, int64_t length, const run_factors *f, bool streams) {
-  for (; i + (AT_ONCE + 1) * WIDTH <= length; i += AT_ONCE * WIDTH) {
+  const int64_t end = end_of_vectors(i, length);
+  for (; i + AT_ONCE * WIDTH <= end; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) some[v] = gradient_of_vector(x, grad_y, i + v * WIDTH, f);
     for (int v = 0; v < AT_ONCE; v++) put(grad_x + i + v * WIDTH, some[v], streams);
   }
-  for (; i + 2 * WIDTH <= length; i += WIDTH) {
+  ROLLED for (; i < end; i += WIDTH) {
     put(grad_x + i, gradient_of_vector(x, grad_y, i, f), streams);
   }
   return i;
@@ -63,13 +64,10 @@ INLINE void gradient_of_run(const element *x, const element *grad_y, element *gr
     i = until_aligned(grad_x);
     if (i > 0) gradient_of_some(x, grad_y, grad_x, i, f);
     i = gradient_of_vectors(x, grad_y, grad_x, i, length, f, true);
-    if (i + WIDTH == length) {
-      stream_elements(grad_x + i, gradient_of_vector(x, grad_y, i, f));
-      return;
-    }
   } else {
     i = gradient_of_vectors(x, grad_y, grad_x, 0, length, f, false);
   }
+  if (i == length) return;
   const vector here = gradient_of_vector(x, grad_y, i, f);
   const vector last = gradient_of_vector(x, grad_y, length - WIDTH, f);
   store_elements(grad_x + i, here);

@@ -77,14 +77,22 @@ typedef struct axn_factors_block {
   float *mean_out, *multiplier, *offset;
 } axn_factors_block;
 
-/* The same for backward. */
+/* Statistics known to backward. All arrays have room for AXN_LINE_ROOM, and entries after the first `count` are
+ * set to 0 and 1. */
+typedef struct axn_known_statistics {
+  double *mean, *rstd;
+  int64_t count;
+  float *mean_out, *rstd_out;
+} axn_known_statistics;
+
+/* The factors of backward. */
 typedef struct axn_gradient_factors_block {
   axn_line_map map;
   const float *mean, *rstd;                   /* per cell, like the next three */
   const double *centred, *gradient, *product; /* means; null: constant statistics */
   const float *scale;                         /* null: 1 */
-  float *mean_out, *rstd_out;
-  float *from_gradient, *from_value, *constant; /* null: not due */
+  float *mean_out, *rstd_out;                 /* null, like the next three: not due */
+  float *from_gradient, *from_value, *constant;
 } axn_gradient_factors_block;
 
 /* What a pass does beyond normalizing: y = activation(z + residual), z being what follows below; or, where
@@ -194,6 +202,7 @@ enum { AXN_KERNEL_FORMS = 3 };
 typedef struct axn_kernels {
   axn_moments_kernel *moments[AXN_KERNEL_FORMS];         /* fold counts: one result per line */
   bool (*statistics)(const axn_statistics_block *block); /* true: some need float64 */
+  bool (*known)(const axn_known_statistics *block);      /* likewise */
   bool (*factors)(const axn_factors_block *block);       /* false: float32 does not hold a factor */
   bool (*gradient_factors)(const axn_gradient_factors_block *block); /* likewise */
   /* Returns how many lines, from the first on, are done; the next ones need float64. */

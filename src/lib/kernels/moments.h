@@ -196,8 +196,8 @@ static SMALL void look_at_line_again(const element *x, const axn_span *span, dou
   for (int64_t r = 0; r < span->rows; r++) {
     add_shifted_run(x + r * span->row_stride, span->length, *mean, sums, squares);
   }
-  add_eights(sums, 1);
-  add_eights(squares, 1);
+  add_eights(sums, 1, sums);
+  add_eights(squares, 1, squares);
   set_shifted(sums[0], squares[0], count, mean, m2);
 }
 
@@ -224,8 +224,8 @@ static void moments_of_rows(const void *tensor, const axn_span *span, axn_moment
       sum_lines_by_rows(from, span, some, sum + 8 * l, square + 8 * l);
     }
   }
-  add_eights(sum, (int)span->lines);
-  add_eights(square, (int)span->lines);
+  add_eights(sum, (int)span->lines, sum);
+  add_eights(square, (int)span->lines, square);
   finish_rows(x, span, sum, square, out);
 }
 

@@ -39,18 +39,28 @@ INLINE void sum_bundle(const axn_normalize_block *block, const line_bundle *bund
     sum_line(x + l * span->line_stride, span, sum + 8 * l, square + 8 * l);
   }
   for (int64_t i = 8 * bundle->lines; i < 8 * BUNDLE; i++) sum[i] = 0, square[i] = 1;
-  add_eights(sum, BUNDLE);
-  add_eights(square, BUNDLE);
+  add_eights(sum, BUNDLE, sum);
+  add_eights(square, BUNDLE, square);
   axn_span part = *span;
   part.lines = BUNDLE;
   finish_rows(x, &part, sum, square, moments);
+}
+
+/* A whole bundle is copied by a few instructions. */
+INLINE void copy_of_bundle(float *to, const float *from, const line_bundle *bundle) {
+  if (to == NULL) return;
+  if (bundle->lines == BUNDLE) {
+    memcpy(to + bundle->first, from, BUNDLE * sizeof *from);
+  } else {
+    for (int64_t l = 0; l < bundle->lines; l++) to[bundle->first + l] = from[l];
+  }
 }
 
 /* Fills in the bundle's factors. False where some line needs float64. */
 INLINE bool find_bundle_factors(const axn_normalize_block *block, line_bundle *bundle,
                                 axn_moments moments) {
   const wide_vector none = {0};
-  double rstds[BUNDLE];
+  float rstds[BUNDLE];
   mask_vector lost = {0};
   for (int p = 0; p < PARTS_OF_BUNDLE; p++) {
     const int at = p * HALF;
@@ -63,7 +73,7 @@ INLINE bool find_bundle_factors(const axn_normalize_block *block, line_bundle *b
     }
     const wide_vector rstd = 1 / root(variance + block->epsilon);
     store_doubles(moments.m2 + at, variance);
-    store_doubles(rstds + at, rstd);
+    store_narrow_rstd(rstds + at, rstd);
     store_narrow(bundle->mean + at, mean);
     const wide_vector low = mean - load_wide(bundle->mean + at);
     wide_vector factor = rstd, start = none;
@@ -84,10 +94,8 @@ INLINE bool find_bundle_factors(const axn_normalize_block *block, line_bundle *b
         (load_wide(bundle->multiplier + at) + load_wide(bundle->offset + at)) * 0;
     lost |= needs_wide(mean, rstd) | (zero != zero);
   }
-  for (int64_t l = 0; l < bundle->lines; l++) {
-    if (block->mean_out != NULL) block->mean_out[bundle->first + l] = bundle->mean[l];
-    if (block->rstd_out != NULL) block->rstd_out[bundle->first + l] = axn_narrow_rstd(rstds[l]);
-  }
+  copy_of_bundle(block->mean_out, bundle->mean, bundle);
+  copy_of_bundle(block->rstd_out, rstds, bundle);
   return !any(lost);
 }
 

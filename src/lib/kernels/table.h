@@ -49,6 +49,7 @@
 
 /* What knows no elements is there once per instruction set, with the kernels for float32. */
 bool AXN_SHARED(statistics, AXN_VARIANT)(const axn_statistics_block *block);
+bool AXN_SHARED(known, AXN_VARIANT)(const axn_known_statistics *block);
 bool AXN_SHARED(factors, AXN_VARIANT)(const axn_factors_block *block);
 bool AXN_SHARED(gradient_factors, AXN_VARIANT)(const axn_gradient_factors_block *block);
 
@@ -64,6 +65,10 @@ void AXN_SHARED(activate, AXN_VARIANT)(vector *z, const vector *gradient, int co
 
 bool AXN_SHARED(statistics, AXN_VARIANT)(const axn_statistics_block *block) {
   return statistics(block);
+}
+
+bool AXN_SHARED(known, AXN_VARIANT)(const axn_known_statistics *block) {
+  return known_statistics(block);
 }
 
 bool AXN_SHARED(factors, AXN_VARIANT)(const axn_factors_block *block) {
@@ -82,6 +87,7 @@ static void finish_all_streams(void) {
 const axn_kernels AXN_TABLE(AXN_VARIANT, AXN_TYPE) = {
     .moments = {moments_of_rows, moments_of_columns, moments_of_rows},
     .statistics = AXN_SHARED(statistics, AXN_VARIANT),
+    .known = AXN_SHARED(known, AXN_VARIANT),
     .normalize = normalize,
     .factors = AXN_SHARED(factors, AXN_VARIANT),
     .gradient_factors = AXN_SHARED(gradient_factors, AXN_VARIANT),

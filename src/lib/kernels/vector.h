@@ -30,6 +30,13 @@ typedef float half_vector __attribute__((vector_size(AXN_VECTOR_BYTES / 2)));
  * every copy of the kernels, and gain little or nothing. */
 #define SMALL __attribute__((noinline, cold))
 
+/* Before a loop that compilers would unroll to no use. */
+#if defined(__clang__)
+#define ROLLED _Pragma("clang loop unroll(disable)")
+#else
+#define ROLLED _Pragma("GCC unroll 1")
+#endif
+
 /* Vectors to load before the first of them is stored. Where an output begins a line of the cache or two
  * after an input, modulo 4 KiB, as heaps like to place tensors of whole pages, a processor takes each load
  * for one of what the store before it wrote, and waits. */
@@ -241,6 +248,15 @@ INLINE sum_vector add_by_multiplier(sum_vector sum, sum_vector value) {
 #endif
 }
 
+/* The same of floats. */
+INLINE vector add_floats_by_multiplier(vector sum, vector value) {
+#if AXN_VECTOR_BYTES == 64
+  return (vector)_mm512_fmadd_ps((__m512)value, _mm512_set1_ps(1), (__m512)sum);
+#else
+  return sum + value;
+#endif
+}
+
 INLINE wide_vector root(wide_vector v) {
 #if AXN_VECTOR_BYTES == 64
   return (wide_vector)_mm512_sqrt_pd((__m512d)v);
@@ -289,26 +305,39 @@ INLINE wide_vector where(mask_vector mask, wide_vector v) {
   return (wide_vector)((mask_vector)v & mask);
 }
 
-/* Sums of neighbours: halves the number of values, in place. `count` results. */
-static __attribute__((noinline, unused)) void add_neighbours(double *values, int count) {
-  int i = 0;
-  for (; i + HALF <= count; i += HALF) {
-    const wide_vector a = load_doubles(values + 2 * i), b = load_doubles(values + 2 * i + HALF);
 #if AXN_VECTOR_BYTES == 64
-    const wide_vector even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14);
-    const wide_vector odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-#elif AXN_VECTOR_BYTES == 32
-    const wide_vector even = __builtin_shufflevector(a, b, 0, 2, 4, 6);
-    const wide_vector odd = __builtin_shufflevector(a, b, 1, 3, 5, 7);
-#else
-    const wide_vector even = __builtin_shufflevector(a, b, 0, 2);
-    const wide_vector odd = __builtin_shufflevector(a, b, 1, 3);
-#endif
-    store_doubles(values + i, even + odd);
+/* The sums of eight vectors, eight values each, in a vector. Neighbours change places as far as an instruction
+ * for that is faster than others. */
+INLINE wide_vector add_vectors(const wide_vector v[8]) {
+  wide_vector two[4], four[2];
+  for (int i = 0; i < 4; i++) {
+    two[i] = __builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+             __builtin_shufflevector(v[2 * i], v[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
   }
-  const double *from = values + 2 * i;
-  for (; i < count; i++, from += 2) values[i] = from[0] + from[1];
+  for (int i = 0; i < 2; i++) {
+    four[i] = __builtin_shufflevector(two[2 * i], two[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13) +
+              __builtin_shufflevector(two[2 * i], two[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15);
+  }
+  return __builtin_shufflevector(four[0], four[1], 0, 1, 4, 5, 8, 9, 12, 13) +
+         __builtin_shufflevector(four[0], four[1], 2, 3, 6, 7, 10, 11, 14, 15);
 }
+#else
+/* Sums of neighbours, of two vectors. */
+INLINE wide_vector add_neighbours(wide_vector a, wide_vector b) {
+#if AXN_VECTOR_BYTES == 32
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#else
+  return __builtin_shufflevector(a, b, 0, 2) + __builtin_shufflevector(a, b, 1, 3);
+#endif
+}
+
+/* The sums of HALF times eight values, in a vector. */
+INLINE wide_vector add_vectors(const wide_vector v[8]) {
+  const wide_vector low = add_neighbours(add_neighbours(v[0], v[1]), add_neighbours(v[2], v[3]));
+  const wide_vector high = add_neighbours(add_neighbours(v[4], v[5]), add_neighbours(v[6], v[7]));
+  return add_neighbours(low, high);
+}
+#endif
 
 /* The sum of eight values, ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)). */
 INLINE double add_eight(const double eight[8]) {
@@ -328,11 +357,15 @@ INLINE double add_eight(const double eight[8]) {
 #endif
 }
 
-/* Adds up eight values each: `count` results at the start of `values`. */
-static inline void add_eights(double *values, int count) {
-  add_neighbours(values, 4 * count);
-  add_neighbours(values, 2 * count);
-  add_neighbours(values, count);
+/* Adds up eight values each, as add_eight() does; the `count` results may take the place of the first. */
+static __attribute__((noinline, unused)) void add_eights(double *values, int count, double *to) {
+  int i = 0;
+  for (; i + HALF <= count; i += HALF, values += 8 * HALF) {
+    wide_vector v[8];
+    for (int j = 0; j < 8; j++) v[j] = load_doubles(values + j * HALF);
+    store_doubles(to + i, add_vectors(v));
+  }
+  for (; i < count; i++, values += 8) to[i] = add_eight(values);
 }
 
 /* Adds up `fold` values into eight lanes. */
@@ -355,8 +388,7 @@ static inline void add_folds(double *values, int64_t count, int64_t fold) {
   for (int64_t first = 0; first < count; first += LINES) {
     const int some = count - first < LINES ? (int)(count - first) : LINES;
     for (int k = 0; k < some; k++) add_fold(values + (first + k) * fold, fold, lanes + 8 * k);
-    add_eights(lanes, some);
-    memcpy(values + first, lanes, (size_t)some * sizeof *values);
+    add_eights(lanes, some, values + first);
   }
 }
 

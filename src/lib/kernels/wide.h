@@ -26,7 +26,8 @@ typedef struct axn_wide_block {
 
 typedef struct axn_wide_kernels {
   double (*load)(const void *elements, int64_t at);
-  void (*store)(void *elements, int64_t at, double value); /* rounds to the nearest */
+  /* Elements from `at` on, rounded to the nearest. */
+  void (*store)(void *elements, int64_t at, const double *values, int64_t count);
   void (*apply)(const axn_wide_block *block);
   void (*gradient_sums)(const axn_wide_block *block, double *centred, double *gradient,
                         double *product);

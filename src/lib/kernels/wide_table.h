@@ -40,6 +40,10 @@ static void store_one(void *elements, int64_t at, double value) {
   ((element *)elements)[at] = narrow(value);
 }
 
+static void store_all(void *elements, int64_t at, const double *values, int64_t count) {
+  for (int64_t i = 0; i < count; i++) store_one(elements, at + i, values[i]);
+}
+
 static double parameter_at(const void *values, const axn_wide_block *block, int64_t r, int64_t j,
                            double otherwise) {
   if (values == NULL) return otherwise;
@@ -175,7 +179,7 @@ static void parameters(const axn_wide_block *block, double centre, double *grad_
 }
 
 const axn_wide_kernels AXN_WIDE = {.load = load_one,
-                                   .store = store_one,
+                                   .store = store_all,
                                    .apply = apply,
                                    .gradient_sums = gradient_sums,
                                    .gradient = gradient_of_x,
