@@ -94,11 +94,16 @@ static enum outcome open_input(struct compare_input *input, const struct options
 static enum outcome read_input(struct compare_input *input, const struct options *options) {
   enum outcome outcome = open_input(input, options);
   if (outcome != DONE) return outcome;
+  outcome = prepare_check_rank(input->source, input->x.shape.rank);
+  if (outcome != DONE) return outcome;
   input->shape = input->x.shape;
   if (options->input != NULL) /* the others are N,C,H,W by definition */
     prepare_shape_from_file(&input->x.shape, options->layout, &input->shape);
-  if (input->shape.rank < 2 || input->x.count == 0)
-    return message_failed(input->source, "no samples with channels to draw batches from");
+  if (input->x.count == 0) {
+    char shape[SHAPE_TEXT_LIMIT];
+    value_shape_text(&input->x.shape, shape);
+    return message_failed(input->source, "shape [%s]: nothing to draw batches from", shape);
+  }
   input->sample = input->x.count / input->shape.extents[0];
   if (options->shape.rank != 0)
     fill_random(input, options);
@@ -126,8 +131,9 @@ static enum outcome choose_batches(struct options *options, const struct compare
       options->batches.values[options->batches.count++] = size;
   for (int i = 0; i < options->batches.count; i++)
     if (options->batches.values[i] > samples)
-      return message_misused("--batch", "a batch of %" PRId64 " from %" PRId64 " samples",
-                             options->batches.values[i], samples);
+      return message_misused("--batch",
+                             "%" PRId64 " is more than the %" PRId64 " sample%s of the input",
+                             options->batches.values[i], samples, samples == 1 ? "" : "s");
   return DONE;
 }
 

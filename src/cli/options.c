@@ -87,9 +87,8 @@ static const char *isa(const char *text, struct options *options, void *target) 
   (void)target;
   for (int value = 1; axn_isa_name((axn_isa)value) != NULL; value++) {
     if (strcmp(text, axn_isa_name((axn_isa)value)) != 0) continue;
-    static char why[96];
-    snprintf(why, sizeof why, "%s is not available: this machine or this build lacks it", text);
-    if (!axn_isa_available((axn_isa)value)) return why;
+    if (!axn_isa_available((axn_isa)value))
+      return "not available: this machine or this build lacks it";
     options->isa = (axn_isa)value;
     return NULL;
   }

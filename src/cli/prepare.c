@@ -168,13 +168,17 @@ static enum outcome create_plan(struct prepared *prepared) {
   return prepare_failure(prepared, status, &error);
 }
 
+enum outcome prepare_check_rank(const char *source, int rank) {
+  if (rank >= 2 && rank <= 5) return DONE;
+  return message_failed(source, "has %d %s: N,C and up to 3 spatial axes are due", rank,
+                        rank == 1 ? "axis" : "axes");
+}
+
 enum outcome prepare(struct prepared *prepared, const struct options *options,
                      const struct wanted *wanted) {
   *prepared = (struct prepared){.source = wanted->source};
-  int rank = wanted->shape.rank;
-  if (rank < 2 || rank > 5)
-    return message_failed(wanted->source.name, "has %d %s: N,C and up to 3 spatial axes are due",
-                          rank, rank == 1 ? "axis" : "axes");
+  enum outcome outcome = prepare_check_rank(wanted->source.name, wanted->shape.rank);
+  if (outcome != DONE) return outcome;
   prepared->desc = desc_of(options, wanted);
   return create_plan(prepared);
 }

@@ -43,6 +43,9 @@ struct wanted {
   struct shape_source source;
 };
 
+/* An error that names the source where it is no rank of a tensor. */
+enum outcome prepare_check_rank(const char *source, int rank);
+
 /* Makes the plan. */
 enum outcome prepare(struct prepared *prepared, const struct options *options,
                      const struct wanted *wanted);
