@@ -19,7 +19,7 @@
 
 static const struct report_column columns[] = {
     {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
-    {"groups", NULL, REPORT_INTEGER, 0, COLUMN(groups)},
+    {"groups", "groups", REPORT_INTEGER, 0, COLUMN(groups)},
     {"activation", NULL, REPORT_TEXT, 0, COLUMN(activation)},
     {"batch", "batch", REPORT_INTEGER, 0, COLUMN(batch)},
     {"ghost_batch", "ghost|batch", REPORT_INTEGER, 0, COLUMN(ghost_batch)},
@@ -172,36 +172,37 @@ static void print_heading(const struct report *report, const struct options *opt
   fputs("\n\n", stdout);
 }
 
-static void print_legend(void) {
-  fputs("\n"
-        "noise      how far the statistics of a batch lie from those of all samples;\n"
-        "           0: the other samples in the batch have no influence\n"
-        "deviation  how far training, with statistics of the batch, departs from inference\n"
-        "us         microseconds for the batch; copy: the fastest plain copy of it\n",
-        stdout);
-}
+static const char legend[] =
+    "noise      how far the statistics of a batch lie from those of all samples: of the mean in\n"
+    "           standard deviations, of the variance relative to it, as root mean squares;\n"
+    "           0: the other samples in the batch have no influence\n"
+    "deviation  how far training, with statistics of the batch, departs from inference, with\n"
+    "           those of all samples: root mean square, relative to inference\n"
+    "us         microseconds for the batch; copy: the fastest plain copy of it\n";
+static const char missing[] =
+    "-          cannot be had: one value per statistic, a constant channel, a NaN or an infinity\n";
 
 static enum outcome report_rows(const struct options *options, const struct compare_input *input,
                                 const struct compare_row *rows, int count) {
   axn_plan_info machine;
   enum outcome outcome = prepare_machine(options->threads, options->isa, &machine);
   if (outcome != DONE) return outcome;
-  struct report report = {columns,
-                          sizeof columns / sizeof columns[0],
-                          rows,
-                          sizeof *rows,
-                          (size_t)count,
-                          machine.threads,
-                          axn_isa_name(machine.isa),
-                          input->source,
-                          input->shape,
-                          input->x.dtype,
-                          true};
+  struct report report = {.columns = columns,
+                          .column_count = sizeof columns / sizeof columns[0],
+                          .rows = rows,
+                          .row_size = sizeof *rows,
+                          .row_count = (size_t)count,
+                          .threads = machine.threads,
+                          .isa = axn_isa_name(machine.isa),
+                          .source = input->source,
+                          .source_shape = input->shape,
+                          .source_dtype = input->x.dtype,
+                          .grouped = true,
+                          .legend = legend,
+                          .missing = missing};
   bool table = options->format == FORMAT_DEFAULT || options->format == FORMAT_TABLE;
   if (table) print_heading(&report, options);
-  outcome = report_write(&report, options->format);
-  if (table) print_legend();
-  return outcome;
+  return report_write(&report, options->format);
 }
 
 static enum outcome compare_rows(struct options *options, struct compare_input *input,

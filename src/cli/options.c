@@ -151,7 +151,8 @@ const struct option_row options_common[] = {
     {"threads", "T", "the most threads to use, up to 1024; 0: all (default)", threads,
      offsetof(struct options, threads)},
     {"isa", "NAME", "baseline, avx2, avx512 or neon (default: the best here)", isa, 0},
-    {"format", "table|json|csv", "form of the results", format, 0},
+    {"format", "table|json|csv", "form of the results (default table; apply: prints none)", format,
+     0},
     {NULL, NULL, NULL, NULL, 0}};
 
 static void set_defaults(struct options *options) {

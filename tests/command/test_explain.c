@@ -64,7 +64,7 @@ Test(explain, every_norm_is_explained) {
       {"--norm ghost --shape 4,6,3,3",
        {"\"reduced_axes\": \"N/groups,H,W\"", "\"statistics\": 12,",
         "\"groups\": null, \"ghost_batch\": 2,", "\"running_statistics\": 6"},
-       {"N in 2 groups", "1 # . . . . .", "2 . . . . . ."}},
+       {"N in 2 ghost batches", "1 # . . . . .", "2 . . . . . ."}},
       {"--norm ghost --ghost-batch 4 --shape 32,64,56,56",
        {"\"ghost_batch\": 4,", "\"statistics\": 512,"},
        {"1 # . . . . . . .", "2 . . . . . . . .", "6 of 32 samples"}},
@@ -95,6 +95,14 @@ Test(explain, all_norms_are_explained_without_one) {
   static const char *const due[] = {"\nbatch: ", "\nlayer: ",      "\ninstance: ", "\ngroup: ",
                                     "\nrms: ",   "\npositional: ", "\nghost: "};
   for (int i = 0; i < 7; i++) cr_expect_not_null(strstr(text, due[i]));
+  free(text);
+}
+
+Test(explain, the_table_says_what_its_columns_are) {
+  static const char *const due[] = {"\nreduced axes ", "\nthread task ", "\nscale, shift ",
+                                    "\nworkspace "};
+  char *text = expect_done(run_command("explain --norm batch"));
+  for (int i = 0; i < 4; i++) cr_expect_not_null(strstr(text, due[i]), "%s: %s", due[i], text);
   free(text);
 }
 
