@@ -90,6 +90,8 @@ static void print_picture(const struct prepared *prepared) {
            info->split_groups == 1 ? ""
            : info->split_axis == 0 ? "es"
                                    : "s");
+  else if (prepare_first_axis(prepared) != 1)
+    printf(", from axis %d", prepare_first_axis(prepared));
   printf("\n\n        C\n      ");
   for (int c = 0; c < block.cells[1]; c++) printf(" %d", c);
   putchar('\n');

@@ -31,6 +31,12 @@ bool prepare_takes_axis(axn_norm norm) {
   return norm == AXN_LAYER_NORM || norm == AXN_RMS_NORM;
 }
 
+int prepare_first_axis(const struct prepared *prepared) {
+  const axn_desc *desc = &prepared->desc;
+  if (!prepare_takes_axis(desc->norm)) return 1;
+  return desc->axis < 0 ? desc->axis + desc->rank : desc->axis;
+}
+
 void prepare_shape_from_file(const struct shape *file, axn_layout layout, struct shape *shape) {
   *shape = *file;
   if (layout != AXN_CHANNELS_LAST || file->rank < 3) return;

@@ -39,7 +39,7 @@ Test(explain, every_norm_is_explained) {
        {"N  0 # # . .", "1 . . . ."}},
       {"--norm layer --axis 3 --shape 2,4,3,3",
        {"\"reduced_axes\": \"W\"", "\"statistics\": 24,", "\"values_per_statistic\": 3"},
-       {"N  0 + . . .", "a part of the spatial values"}},
+       {"N  0 + . . .", "a part of the spatial values", "of 3 values, from axis 3\n"}},
       {"--norm layer --axis 0 --shape 2,4,3,3",
        {"\"reduced_axes\": \"N,C,H,W\"", "\"statistics\": 1,"},
        {"N  0 # # # #", "1 # # # #"}},
@@ -129,6 +129,28 @@ Test(explain, the_figure_colours_what_shares_a_statistic) {
   cr_expect_eq(coloured_faces("--norm rms --shape 4,6,3,3"), 6 * 9 + 9 + 6);
   cr_expect_eq(coloured_faces("--norm positional --shape 4,6,3,3"), 6 + 1 + 6);
   cr_expect_eq(coloured_faces("--norm ghost --ghost-batch 2 --shape 4,6,3,3"), 9 + 2 * 9 + 2);
+}
+
+static bool figure_has(const char *call, const char *text) {
+  size_t size;
+  free(expect_done(run_command(call, path_of("figure.svg"))));
+  char *figure = read_text("figure.svg", &size);
+  bool has = strstr(figure, text) != NULL;
+  free(figure);
+  return has;
+}
+
+Test(explain, figures_name_the_axis_that_layer_starts_from) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  cr_expect(figure_has("explain --norm layer --axis -1 --plot %s", ", from axis 3<"));
+  cr_expect(!figure_has("explain --norm layer --plot %s", "from axis"));
+}
+
+/* Batch sizes that stand too near each other are not all written under their axis. */
+Test(explain, batch_sizes_in_a_figure_have_room) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  cr_expect(figure_has("compare --shape 40,2 --norms rms --batch 1,2,31 --plot %s", ">31<"));
+  cr_expect(!figure_has("compare --shape 40,2 --norms rms --batch 1,2,30,31 --plot %s", ">31<"));
 }
 
 static void expect_size(const char *call, const char *size) {
