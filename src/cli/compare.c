@@ -182,6 +182,16 @@ static const char legend[] =
 static const char missing[] =
     "-          cannot be had: one value per statistic, a constant channel, a NaN or an infinity\n";
 
+/* Drawn without replacement, a batch of a quarter shows an eighth too little. */
+static void print_few_samples(const struct options *options, int64_t samples) {
+  int64_t largest = options->batches.values[options->batches.count - 1];
+  if (samples / largest >= 4) return;
+  printf("samples    %" PRId64
+         " in all are the population: batches that are a large part of it show too\n"
+         "           little noise\n",
+         samples);
+}
+
 static enum outcome report_rows(const struct options *options, const struct compare_input *input,
                                 const struct compare_row *rows, int count) {
   axn_plan_info machine;
@@ -202,7 +212,9 @@ static enum outcome report_rows(const struct options *options, const struct comp
                           .missing = missing};
   bool table = options->format == FORMAT_DEFAULT || options->format == FORMAT_TABLE;
   if (table) print_heading(&report, options);
-  return report_write(&report, options->format);
+  outcome = report_write(&report, options->format);
+  if (table) print_few_samples(options, input->shape.extents[0]);
+  return outcome;
 }
 
 static enum outcome compare_rows(struct options *options, struct compare_input *input,

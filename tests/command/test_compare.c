@@ -367,6 +367,16 @@ Test(compare, the_table_explains_its_dashes) {
   free(text);
 }
 
+/* A batch that is most of the samples has their statistics, whatever norm: that is no promise. */
+Test(compare, the_table_warns_of_few_samples) {
+  char *text = expect_done(run_command("compare --shape 12,4 --norms batch --batch 1,4"));
+  cr_expect_not_null(strstr(text, "\nsamples    12 in all are the population"), "%s", text);
+  free(text);
+  text = expect_done(run_command("compare --shape 12,4 --norms batch --batch 1,3"));
+  cr_expect_null(strstr(text, "\nsamples"), "%s", text);
+  free(text);
+}
+
 Test(compare, the_table_of_bench_says_what_its_limit_is) {
   char *text = expect_done(run_command("bench --norms rms --shape 2,4,3,3 --passes backward"));
   cr_expect_not_null(strstr(text, "\nlimit "), "%s", text);
