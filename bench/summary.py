@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Sums up what `axisnorm bench --format json` wrote, as Markdown.
 
-    axisnorm bench --shapes shapes.csv --format json > nchw.json
-    axisnorm bench --shapes shapes.csv --layout nhwc --format json > nhwc.json
+    axisnorm bench --shapes bench/shapes.csv --format json > nchw.json
+    axisnorm bench --shapes bench/shapes.csv --layout nhwc --format json > nhwc.json
     python3 bench/summary.py nchw.json nhwc.json
 """
 import json

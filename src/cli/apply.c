@@ -2,6 +2,7 @@
 /* axisnorm apply: one normalization of one file, and its backward pass. */
 #define _POSIX_C_SOURCE 200809L
 #include "commands.h"
+#include "element.h"
 #include "npy.h"
 #include "passes.h"
 #include "progress.h"
@@ -153,6 +154,17 @@ static enum outcome read_shaped(const char *path, const struct shape *due, struc
   return message_failed(path, "shape [%s]: [%s] is due", has, wanted);
 }
 
+/* The library takes them as they are, and gives NaNs: so would mean and variance the wrong way round. */
+static enum outcome check_variances(const char *path, const struct tensor *variances) {
+  for (int64_t i = 0; i < variances->count; i++) {
+    double variance = element_get(variances->data, variances->dtype, i);
+    if (variance < 0)
+      return message_failed(path, "%g at index %" PRId64 ": a variance is not below 0", variance,
+                            i);
+  }
+  return DONE;
+}
+
 /* Running statistics: from files, or 0 and 1 where only updated ones are asked for. */
 static enum outcome read_running(struct apply *a) {
   const struct options *o = a->options;
@@ -169,7 +181,8 @@ static enum outcome read_running(struct apply *a) {
     struct shape shape = {.rank = 1, .extents = {count}};
     struct npy_due due = {1u << dtype, " for the statistics of this input"};
     enum outcome outcome = read_shaped(o->running_mean, &shape, due, &a->running_mean);
-    return outcome == DONE ? read_shaped(o->running_var, &shape, due, &a->running_var) : outcome;
+    if (outcome == DONE) outcome = read_shaped(o->running_var, &shape, due, &a->running_var);
+    return outcome == DONE ? check_variances(o->running_var, &a->running_var) : outcome;
   }
   if (!asked) return DONE;
   enum outcome outcome = tensor_create_vector(&a->running_mean, count, dtype, 0);

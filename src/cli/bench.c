@@ -255,6 +255,11 @@ static enum outcome choose_cases(const struct options *options, struct wanted **
   return DONE;
 }
 
+static const char legend[] =
+    "us     microseconds\n"
+    "limit  the fastest pass over memory that moves as many bytes; --help says which\n"
+    "1.00x  as fast as memory allows\n";
+
 static enum outcome bench_cases(const struct options *options, const struct wanted *cases,
                                 int count) {
   int passes = 0, filling = options->adds_residual ? 3 : 2;
@@ -270,7 +275,8 @@ static enum outcome bench_cases(const struct options *options, const struct want
                           .row_size = sizeof *rows,
                           .threads = machine.threads,
                           .isa = axn_isa_name(machine.isa),
-                          .grouped = options->shapes == NULL};
+                          .grouped = options->shapes == NULL,
+                          .legend = legend};
   progress_start("bench", count * (passes + filling));
   outcome = measure_cases(options, cases, count, rows, &report.row_count);
   progress_end();

@@ -19,7 +19,7 @@
 
 static const struct report_column columns[] = {
     {"norm", "norm", REPORT_TEXT, 0, COLUMN(norm)},
-    {"groups", NULL, REPORT_INTEGER, 0, COLUMN(groups)},
+    {"groups", "groups", REPORT_INTEGER, 0, COLUMN(groups)},
     {"activation", NULL, REPORT_TEXT, 0, COLUMN(activation)},
     {"batch", "batch", REPORT_INTEGER, 0, COLUMN(batch)},
     {"ghost_batch", "ghost|batch", REPORT_INTEGER, 0, COLUMN(ghost_batch)},
@@ -94,11 +94,16 @@ static enum outcome open_input(struct compare_input *input, const struct options
 static enum outcome read_input(struct compare_input *input, const struct options *options) {
   enum outcome outcome = open_input(input, options);
   if (outcome != DONE) return outcome;
+  outcome = prepare_check_rank(input->source, input->x.shape.rank);
+  if (outcome != DONE) return outcome;
   input->shape = input->x.shape;
   if (options->input != NULL) /* the others are N,C,H,W by definition */
     prepare_shape_from_file(&input->x.shape, options->layout, &input->shape);
-  if (input->shape.rank < 2 || input->x.count == 0)
-    return message_failed(input->source, "no samples with channels to draw batches from");
+  if (input->x.count == 0) {
+    char shape[SHAPE_TEXT_LIMIT];
+    value_shape_text(&input->x.shape, shape);
+    return message_failed(input->source, "shape [%s]: nothing to draw batches from", shape);
+  }
   input->sample = input->x.count / input->shape.extents[0];
   if (options->shape.rank != 0)
     fill_random(input, options);
@@ -126,8 +131,9 @@ static enum outcome choose_batches(struct options *options, const struct compare
       options->batches.values[options->batches.count++] = size;
   for (int i = 0; i < options->batches.count; i++)
     if (options->batches.values[i] > samples)
-      return message_misused("--batch", "a batch of %" PRId64 " from %" PRId64 " samples",
-                             options->batches.values[i], samples);
+      return message_misused("--batch",
+                             "%" PRId64 " is more than the %" PRId64 " sample%s of the input",
+                             options->batches.values[i], samples, samples == 1 ? "" : "s");
   return DONE;
 }
 
@@ -166,13 +172,24 @@ static void print_heading(const struct report *report, const struct options *opt
   fputs("\n\n", stdout);
 }
 
-static void print_legend(void) {
-  fputs("\n"
-        "noise      how far the statistics of a batch lie from those of all samples;\n"
-        "           0: the other samples in the batch have no influence\n"
-        "deviation  how far training, with statistics of the batch, departs from inference\n"
-        "us         microseconds for the batch; copy: the fastest plain copy of it\n",
-        stdout);
+static const char legend[] =
+    "noise      how far the statistics of a batch lie from those of all samples: of the mean in\n"
+    "           standard deviations, of the variance relative to it, as root mean squares;\n"
+    "           0: the other samples in the batch have no influence\n"
+    "deviation  how far training, with statistics of the batch, departs from inference, with\n"
+    "           those of all samples: root mean square, relative to inference\n"
+    "us         microseconds for the batch; copy: the fastest plain copy of it\n";
+static const char missing[] =
+    "-          cannot be had: one value per statistic, a constant channel, a NaN or an infinity\n";
+
+/* Drawn without replacement, a batch of a quarter shows an eighth too little. */
+static void print_few_samples(const struct options *options, int64_t samples) {
+  int64_t largest = options->batches.values[options->batches.count - 1];
+  if (samples / largest >= 4) return;
+  printf("samples    %" PRId64
+         " in all are the population: batches that are a large part of it show too\n"
+         "           little noise\n",
+         samples);
 }
 
 static enum outcome report_rows(const struct options *options, const struct compare_input *input,
@@ -180,21 +197,23 @@ static enum outcome report_rows(const struct options *options, const struct comp
   axn_plan_info machine;
   enum outcome outcome = prepare_machine(options->threads, options->isa, &machine);
   if (outcome != DONE) return outcome;
-  struct report report = {columns,
-                          sizeof columns / sizeof columns[0],
-                          rows,
-                          sizeof *rows,
-                          (size_t)count,
-                          machine.threads,
-                          axn_isa_name(machine.isa),
-                          input->source,
-                          input->shape,
-                          input->x.dtype,
-                          true};
+  struct report report = {.columns = columns,
+                          .column_count = sizeof columns / sizeof columns[0],
+                          .rows = rows,
+                          .row_size = sizeof *rows,
+                          .row_count = (size_t)count,
+                          .threads = machine.threads,
+                          .isa = axn_isa_name(machine.isa),
+                          .source = input->source,
+                          .source_shape = input->shape,
+                          .source_dtype = input->x.dtype,
+                          .grouped = true,
+                          .legend = legend,
+                          .missing = missing};
   bool table = options->format == FORMAT_DEFAULT || options->format == FORMAT_TABLE;
   if (table) print_heading(&report, options);
   outcome = report_write(&report, options->format);
-  if (table) print_legend();
+  if (table) print_few_samples(options, input->shape.extents[0]);
   return outcome;
 }
 

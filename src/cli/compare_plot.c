@@ -82,9 +82,33 @@ static void write_data(FILE *script, const char *name, const struct series *seri
   fputs("EOD\n", script);
 }
 
-/* Lines that begin at the second batch size would run into the key: room for it above them. */
-static bool begins_late(const struct series *series, size_t offset) {
-  return largest(series, offset) > 0 && !isfinite(value_at(series->rows, offset));
+/* Batch sizes from the least to the most, on a logarithmic axis that goes a bit beyond both. */
+struct sizes {
+  double least, most;
+};
+
+static double place_of(const struct sizes *sizes, int64_t batch) {
+  const double beyond = 1.4;
+  double range = sizes->most / sizes->least * beyond * beyond;
+  return log((double)batch / sizes->least * beyond) / log(range);
+}
+
+/* Whether a line, or a point, lies where the key stands, on the right and above: then there must be
+ * room for it. */
+static bool reaches_key(const struct series *series, size_t offset, const struct sizes *sizes,
+                        double most) {
+  const double edge = 0.3; /* of the key, at the left */
+  double before = NAN, place_before = 0;
+  for (int i = 0; i < series->count; i++) {
+    double value = value_at(&series->rows[i], offset);
+    double place = place_of(sizes, series->rows[i].batch);
+    double slope = (value - before) / (place - place_before);
+    bool crosses = place_before < edge && place > edge;
+    if (crosses && before + slope * (edge - place_before) > 0.7 * most) return true;
+    if ((place > 0.2 && value > 0.8 * most) || (place > edge && value > 0.55 * most)) return true;
+    before = value, place_before = place;
+  }
+  return false;
 }
 
 /* gnuplot finds no range where nothing is above 0. */
@@ -131,20 +155,22 @@ static bool is_zero_in(const struct panel *panel, const struct series *series) {
 }
 
 static void write_noise_panel(FILE *script, const struct panel *panel, const struct series *series,
-                              int count) {
+                              int count, const struct sizes *sizes) {
   char name[32];
   int zero_count = 0, placed = 0;
   double most = 0;
-  bool late = false;
   for (int i = 0; i < count; i++) {
     snprintf(name, sizeof name, "%s%d", panel->name, i);
     write_data(script, name, &series[i], panel->first, panel->second);
     zero_count += is_zero_in(panel, &series[i]);
-    late = late || begins_late(&series[i], panel->first) || begins_late(&series[i], panel->second);
     most = fmax(most, fmax(largest(&series[i], panel->first), largest(&series[i], panel->second)));
   }
+  bool reaches = false;
+  for (int i = 0; i < count; i++)
+    reaches = reaches || reaches_key(&series[i], panel->first, sizes, most) ||
+              reaches_key(&series[i], panel->second, sizes, most);
   write_range(script, most);
-  fprintf(script, "set offsets 0,0,graph %s,graph 0.05\n", late ? "0.5" : "0.02");
+  fprintf(script, "set offsets 0,0,graph %s,graph 0.05\n", reaches ? "0.5" : "0.02");
   fprintf(script, "set title '%s'\nplot ", panel->title);
   for (int i = 0; i < count; i++) {
     if (i > 0) fputs(", \\\n", script);
@@ -214,26 +240,36 @@ static void write_time_panel(FILE *script, const struct series *series, int coun
   fputs("1 with lines lw 2 dt (3,3) lc rgb '#D55E00' title 'one copy'\n", script);
 }
 
-static void write_frame(FILE *script, const struct series *series, int count) {
+static struct sizes sizes_of(const struct series *series, int count) {
   int64_t least = series[0].rows[0].batch, most = least;
+  for (int s = 0; s < count; s++)
+    for (int i = 0; i < series[s].count; i++) {
+      if (series[s].rows[i].batch < least) least = series[s].rows[i].batch;
+      if (series[s].rows[i].batch > most) most = series[s].rows[i].batch;
+    }
+  return (struct sizes){(double)least, (double)most};
+}
+
+static void write_frame(FILE *script, const struct series *series, const struct sizes *sizes) {
+  const double room = 0.06; /* of a batch size in figures */
   fputs("set encoding utf8\nset datafile missing '?'\nset multiplot layout 1,3 "
         "margins 0.055,0.99,0.14,0.9 spacing 0.055\n"
         "set border 3 lc rgb '#555555'\nset tics nomirror\nset grid y lc rgb '#E4E4E4' lt 1\n"
         "set key top right reverse Left samplen 2.5\nset xlabel 'batch size'\n"
         "set format y '%g%%'\nset logscale x 2\nset xtics (",
         script);
-  const char *separator = "";
+  double written = -1;
   for (int i = 0; i < series[0].count; i++) {
     int64_t batch = series[0].rows[i].batch;
-    fprintf(script, "%s'%" PRId64 "' %" PRId64, separator, batch, batch);
-    separator = ", ";
-  }
-  for (int s = 0; s < count; s++)
-    for (int i = 0; i < series[s].count; i++) {
-      if (series[s].rows[i].batch < least) least = series[s].rows[i].batch;
-      if (series[s].rows[i].batch > most) most = series[s].rows[i].batch;
+    double place = place_of(sizes, batch);
+    fputs(i > 0 ? ", '" : "'", script);
+    if (place - written >= room) {
+      fprintf(script, "%" PRId64, batch);
+      written = place;
     }
-  fprintf(script, ")\nset xrange [%.6g:%.6g]\n", (double)least / 1.4, (double)most * 1.4);
+    fprintf(script, "' %" PRId64, batch);
+  }
+  fprintf(script, ")\nset xrange [%.6g:%.6g]\n", sizes->least / 1.4, sizes->most * 1.4);
 }
 
 enum outcome compare_plot(struct plot *plot, const struct compare_row *rows, int count) {
@@ -246,8 +282,9 @@ enum outcome compare_plot(struct plot *plot, const struct compare_row *rows, int
 #undef COLUMN
   struct series series[LIST_LIMIT] = {{NULL, 0}};
   int found = split_series(rows, count, series);
-  write_frame(plot->script, series, found);
-  for (int i = 0; i < 2; i++) write_noise_panel(plot->script, &panels[i], series, found);
+  struct sizes sizes = sizes_of(series, found);
+  write_frame(plot->script, series, &sizes);
+  for (int i = 0; i < 2; i++) write_noise_panel(plot->script, &panels[i], series, found, &sizes);
   write_time_panel(plot->script, series, found);
   fputs("unset multiplot\n", plot->script);
   return plot_finish(plot);

@@ -85,8 +85,13 @@ static void print_picture(const struct prepared *prepared) {
          info->statistics, info->statistics == 1 ? "" : "s", info->values_per_statistic,
          info->values_per_statistic == 1 ? "" : "s");
   if (info->split_axis >= 0)
-    printf(", %s in %" PRId64 " group%s", axis_name(block.rank, info->split_axis),
-           info->split_groups, info->split_groups == 1 ? "" : "s");
+    printf(", %s in %" PRId64 " %s%s", axis_name(block.rank, info->split_axis), info->split_groups,
+           info->split_axis == 0 ? "ghost batch" : "group",
+           info->split_groups == 1 ? ""
+           : info->split_axis == 0 ? "es"
+                                   : "s");
+  else if (prepare_first_axis(prepared) != 1)
+    printf(", from axis %d", prepare_first_axis(prepared));
   printf("\n\n        C\n      ");
   for (int c = 0; c < block.cells[1]; c++) printf(" %d", c);
   putchar('\n');
@@ -108,6 +113,12 @@ static void print_picture(const struct prepared *prepared) {
            shape[0], block.cells[1], shape[1]);
 }
 
+static const char legend[] =
+    "reduced axes  those over which a statistic goes; /groups: within one group of them\n"
+    "thread task   the smallest piece of work that one thread takes\n"
+    "scale, shift  elements of each; running statistics: of the mean, and of the variance\n"
+    "workspace     what training forward takes beside the tensors\n";
+
 static enum outcome explain_prepared(const struct options *options, const struct prepared *prepared,
                                      int count, struct plot *plot) {
   struct explain_row rows[LIST_LIMIT];
@@ -118,7 +129,8 @@ static enum outcome explain_prepared(const struct options *options, const struct
                           .row_size = sizeof rows[0],
                           .row_count = (size_t)count,
                           .threads = prepared[0].info.threads,
-                          .isa = axn_isa_name(prepared[0].info.isa)};
+                          .isa = axn_isa_name(prepared[0].info.isa),
+                          .legend = legend};
   enum outcome outcome = report_write(&report, options->format);
   if (options->format == FORMAT_DEFAULT || options->format == FORMAT_TABLE)
     for (int i = 0; i < count; i++) print_picture(&prepared[i]);

@@ -106,6 +106,8 @@ static void draw_titles(const struct placed *p, const struct prepared *prepared,
   else if (info->split_axis > 0)
     snprintf(split, sizeof split, ", %" PRId64 " group%s", info->split_groups,
              info->split_groups == 1 ? "" : "s");
+  else if (prepare_first_axis(prepared) != 1)
+    snprintf(split, sizeof split, ", from axis %d", prepare_first_axis(prepared));
   snprintf(text, sizeof text, "{/:Bold=16 %c%s}%s", name[0] - 'a' + 'A', name + 1, split);
   draw_label(p, (struct point){x, top + 2.1}, 0, "center", text);
   snprintf(text, sizeof text, "%" PRId64 " statistic%s × %" PRId64 " value%s", info->statistics,

@@ -53,15 +53,23 @@ static enum outcome source_ended(const struct source *source, const char *where)
   return message_failed(source->name, "ends within its %s", where);
 }
 
+/* From the first bytes: what a file is that is no array. */
+static enum outcome not_an_array(const char *name, const unsigned char *bytes, size_t count) {
+  if (count == 0) return message_failed(name, "the file is empty");
+  if (count >= 4 && memcmp(bytes, "PK\3\4", 4) == 0)
+    return message_failed(name, "not a .npy file but a zip archive, as of numpy.savez: write one "
+                                "of its arrays with numpy.save");
+  return message_failed(name, "not a .npy file");
+}
+
 static enum outcome read_header_length(struct source *source, size_t *length) {
   unsigned char prefix[PREFIX_BYTES];
   errno = 0;
-  if (source_read(source, prefix, sizeof prefix) != sizeof prefix) {
-    if (source->stream != NULL && ferror(source->stream)) return source_ended(source, "header");
-    return message_failed(source->name, "not a .npy file");
-  }
-  if (memcmp(prefix, magic, sizeof magic) != 0)
-    return message_failed(source->name, "not a .npy file");
+  size_t count = source_read(source, prefix, sizeof prefix);
+  if (count != sizeof prefix && source->stream != NULL && ferror(source->stream))
+    return source_ended(source, "header");
+  if (count != sizeof prefix || memcmp(prefix, magic, sizeof magic) != 0)
+    return not_an_array(source->name, prefix, count);
   int major = prefix[6], minor = prefix[7];
   if (major < 1 || major > 3 || minor != 0)
     return message_failed(source->name, ".npy version %d.%d: known are 1.0, 2.0, 3.0", major,

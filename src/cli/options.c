@@ -87,9 +87,8 @@ static const char *isa(const char *text, struct options *options, void *target) 
   (void)target;
   for (int value = 1; axn_isa_name((axn_isa)value) != NULL; value++) {
     if (strcmp(text, axn_isa_name((axn_isa)value)) != 0) continue;
-    static char why[96];
-    snprintf(why, sizeof why, "%s is not available: this machine or this build lacks it", text);
-    if (!axn_isa_available((axn_isa)value)) return why;
+    if (!axn_isa_available((axn_isa)value))
+      return "not available: this machine or this build lacks it";
     options->isa = (axn_isa)value;
     return NULL;
   }
@@ -152,7 +151,8 @@ const struct option_row options_common[] = {
     {"threads", "T", "the most threads to use, up to 1024; 0: all (default)", threads,
      offsetof(struct options, threads)},
     {"isa", "NAME", "baseline, avx2, avx512 or neon (default: the best here)", isa, 0},
-    {"format", "table|json|csv", "form of the results", format, 0},
+    {"format", "table|json|csv", "form of the results (default table; apply: prints none)", format,
+     0},
     {NULL, NULL, NULL, NULL, 0}};
 
 static void set_defaults(struct options *options) {

@@ -31,6 +31,12 @@ bool prepare_takes_axis(axn_norm norm) {
   return norm == AXN_LAYER_NORM || norm == AXN_RMS_NORM;
 }
 
+int prepare_first_axis(const struct prepared *prepared) {
+  const axn_desc *desc = &prepared->desc;
+  if (!prepare_takes_axis(desc->norm)) return 1;
+  return desc->axis < 0 ? desc->axis + desc->rank : desc->axis;
+}
+
 void prepare_shape_from_file(const struct shape *file, axn_layout layout, struct shape *shape) {
   *shape = *file;
   if (layout != AXN_CHANNELS_LAST || file->rank < 3) return;
@@ -168,13 +174,17 @@ static enum outcome create_plan(struct prepared *prepared) {
   return prepare_failure(prepared, status, &error);
 }
 
+enum outcome prepare_check_rank(const char *source, int rank) {
+  if (rank >= 2 && rank <= 5) return DONE;
+  return message_failed(source, "has %d %s: N,C and up to 3 spatial axes are due", rank,
+                        rank == 1 ? "axis" : "axes");
+}
+
 enum outcome prepare(struct prepared *prepared, const struct options *options,
                      const struct wanted *wanted) {
   *prepared = (struct prepared){.source = wanted->source};
-  int rank = wanted->shape.rank;
-  if (rank < 2 || rank > 5)
-    return message_failed(wanted->source.name, "has %d %s: N,C and up to 3 spatial axes are due",
-                          rank, rank == 1 ? "axis" : "axes");
+  enum outcome outcome = prepare_check_rank(wanted->source.name, wanted->shape.rank);
+  if (outcome != DONE) return outcome;
   prepared->desc = desc_of(options, wanted);
   return create_plan(prepared);
 }

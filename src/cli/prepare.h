@@ -43,6 +43,9 @@ struct wanted {
   struct shape_source source;
 };
 
+/* An error that names the source where it is no rank of a tensor. */
+enum outcome prepare_check_rank(const char *source, int rank);
+
 /* Makes the plan. */
 enum outcome prepare(struct prepared *prepared, const struct options *options,
                      const struct wanted *wanted);
@@ -67,6 +70,9 @@ bool prepare_needs_running(const struct prepared *prepared);
 
 /* Into how many parts an axis is cut, each within one statistic: its extent where it is kept. */
 int64_t prepare_parts(const struct prepared *prepared, int axis);
+
+/* The first normalized axis of layer and rms, from 0; 1, as is usual, for all others. */
+int prepare_first_axis(const struct prepared *prepared);
 
 /* An option that no norm in the list has is a mistake. */
 enum outcome prepare_check_options(const struct options *options);

@@ -262,12 +262,28 @@ static void write_table(const struct report *report) {
   }
 }
 
+static bool misses_number(const struct report *report) {
+  for (size_t row = 0; row < report->row_count; row++)
+    for (size_t c = 0; c < report->column_count; c++)
+      if (report->columns[c].kind == REPORT_NUMBER &&
+          !isfinite(*(const double *)field_of(report, row, c)))
+        return true;
+  return false;
+}
+
+static void write_legend(const struct report *report) {
+  if (report->legend != NULL) printf("\n%s", report->legend);
+  if (report->missing != NULL && misses_number(report)) fputs(report->missing, stdout);
+}
+
 enum outcome report_write(const struct report *report, enum format format) {
   if (format == FORMAT_JSON)
     write_json(report);
   else if (format == FORMAT_CSV)
     write_csv(report);
-  else
+  else {
     write_table(report);
+    write_legend(report);
+  }
   return DONE; /* main looks at the stream once, at the end */
 }

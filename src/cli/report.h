@@ -49,7 +49,9 @@ struct report {
   const char *source; /* null: JSON without "input" */
   struct shape source_shape;
   axn_dtype source_dtype;
-  bool grouped; /* an empty line in the table where the first field changes */
+  bool grouped;        /* an empty line in the table where the first field changes */
+  const char *legend;  /* lines under the table; null: none */
+  const char *missing; /* a further one where a number is a dash; null: none */
 };
 
 /* Writes to standard output. */

@@ -154,7 +154,7 @@ static axn_status check_backward_ending(const axn_plan *plan, const axn_backward
   if (plan->desc.activation == AXN_ACTIVATION_NONE) {
     if (args->grad_residual == NULL) return AXN_OK;
     return axn_fail(error, AXN_ERROR_OPTION,
-                    "grad_residual: is grad_y where there is no activation");
+                    "grad_residual: is given without an activation, where it is grad_y itself");
   }
   if (args->x == NULL) {
     return axn_fail(error, AXN_ERROR_NULL, "x: is null; the activation needs it");

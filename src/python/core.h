@@ -17,6 +17,10 @@ extern PyObject *core_argument_error; /* axisnorm.ArgumentError */
 /* Raises what a status of the library means; always returns null. */
 PyObject *core_raise(axn_status status, const axn_error *error);
 
+/* What follows "elements of ...": the types that are known. */
+#define CORE_UNSUPPORTED                                                                           \
+  " are not supported, but float32, float64, float16 and bfloat16 in native byte order"
+
 /* A type of elements. */
 struct element {
   const char *name; /* NumPy's */

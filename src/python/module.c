@@ -8,7 +8,13 @@ static PyObject *core_error;
 
 PyObject *core_raise(axn_status status, const axn_error *error) {
   if (status == AXN_ERROR_MEMORY) return PyErr_NoMemory();
-  PyErr_SetString(core_argument_error, error->message);
+  PyObject *message = PyUnicode_FromString(error->message);
+  /* Python's word for what is not there. */
+  PyObject *said =
+      message != NULL ? PyObject_CallMethod(message, "replace", "ss", " null", " None") : NULL;
+  if (said != NULL) PyErr_SetObject(core_argument_error, said);
+  Py_XDECREF(said);
+  Py_XDECREF(message);
   return NULL;
 }
 
@@ -69,7 +75,7 @@ static PyObject *inspect(PyObject *module, PyObject *const *args, Py_ssize_t cou
   const bool positive = all_positive(&view);
   PyObject *result = NULL;
   if (view.element == &core_int64 && !given)
-    PyErr_Format(core_argument_error, "%s: elements of type int64 are not supported", name);
+    PyErr_Format(core_argument_error, "%s: elements of type int64" CORE_UNSUPPORTED, name);
   else if (!dense && !positive && !given)
     PyErr_Format(core_argument_error,
                  "%s: a view that repeats elements or runs backwards; copy it first "

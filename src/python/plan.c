@@ -2,6 +2,7 @@
 /* axisnorm._core.Plan: a plan of the library, and runs of it on arrays. */
 #include "core.h"
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,7 +100,8 @@ bool core_parse_activation(const char *name, axn_activation *activation) {
   for (int value = 0; axn_activation_name((axn_activation)value) != NULL; value++)
     if (strcmp(axn_activation_name((axn_activation)value), name) == 0)
       return *activation = (axn_activation)value, true;
-  PyErr_Format(core_argument_error, "activation: '%s' is none", name);
+  PyErr_Format(core_argument_error,
+               "activation: '%s'; it is 'relu', 'leaky-relu', 'silu', 'gelu' or 'gelu-tanh'", name);
   return false;
 }
 
@@ -129,20 +131,62 @@ static bool parse_strides(PyObject *strides, plan_object *self, int64_t *parsed)
   return PyErr_Occurred() == NULL;
 }
 
+/* A whole number that fits an int, or an int64_t where it is long. */
+static bool check_whole(PyObject *item, const char *name, bool is_long) {
+  if (!PyIndex_Check(item)) {
+    PyErr_Format(PyExc_TypeError, "%s: %R where a whole number is due", name, item);
+    return false;
+  }
+  const long long value = PyLong_AsLongLong(item);
+  const bool fits = PyErr_Occurred() == NULL && (is_long || (value >= INT_MIN && value <= INT_MAX));
+  if (fits || (PyErr_Occurred() != NULL && !PyErr_ExceptionMatches(PyExc_OverflowError)))
+    return fits;
+  PyErr_Format(core_argument_error, "%s: %S is out of range", name, item);
+  return false;
+}
+
+static bool check_real(PyObject *item, const char *name) {
+  PyFloat_AsDouble(item);
+  if (PyErr_Occurred() == NULL) return true;
+  PyErr_Format(PyExc_TypeError, "%s: %R where a number is due", name, item);
+  return false;
+}
+
+/* PyArg_ParseTuple() does not say which argument is at fault. */
+static bool check_numbers(PyObject *args) {
+  static const struct {
+    Py_ssize_t place;
+    const char *name;
+    enum { WHOLE, LONG, REAL } kind;
+  } numbers[] = {{5, "groups", LONG},         {6, "axis", WHOLE},     {8, "epsilon", REAL},
+                 {9, "momentum", REAL},       {11, "threads", WHOLE}, {13, "ghost_batch", LONG},
+                 {15, "negative_slope", REAL}};
+  for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    if (numbers[i].place >= PyTuple_Size(args)) break;
+    PyObject *item = PyTuple_GetItem(args, numbers[i].place);
+    if (numbers[i].kind == REAL ? !check_real(item, numbers[i].name)
+                                : !check_whole(item, numbers[i].name, numbers[i].kind == LONG))
+      return false;
+  }
+  enum { ACTIVATION = 14 };
+  if (PyTuple_Size(args) <= ACTIVATION || PyUnicode_Check(PyTuple_GetItem(args, ACTIVATION)))
+    return true;
+  PyErr_Format(PyExc_TypeError, "activation: %R where a name is due",
+               PyTuple_GetItem(args, ACTIVATION));
+  return false;
+}
+
 static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   const char *norm, *activation = "none";
   int dtype, written_last, memory_last, per_element, unbiased, hosted;
   long long groups, ghost_batch = 0;
   PyObject *shape, *x_strides = NULL, *y_strides = NULL;
-  if (!PyArg_ParseTuple(args, "siO!ppLipddpip|LsdOO:Plan", &norm, &dtype, &PyTuple_Type, &shape,
+  if (!check_numbers(args) ||
+      !PyArg_ParseTuple(args, "siO!ppLipddpip|LsdOO:Plan", &norm, &dtype, &PyTuple_Type, &shape,
                         &written_last, &memory_last, &groups, &desc->axis, &per_element,
                         &desc->epsilon, &desc->momentum, &unbiased, &desc->threads, &hosted,
-                        &ghost_batch, &activation, &desc->negative_slope, &x_strides, &y_strides)) {
-    if (PyErr_ExceptionMatches(PyExc_OverflowError))
-      PyErr_SetString(core_argument_error,
-                      "groups, ghost_batch, axis or threads: a number out of range");
+                        &ghost_batch, &activation, &desc->negative_slope, &x_strides, &y_strides))
     return false;
-  }
   if (hosted) desc->parallel_for = core_parallel_for;
   self->order = (struct order){written_last != 0, memory_last != 0};
   self->element = core_element((axn_dtype)dtype);

@@ -58,7 +58,7 @@ static bool fill_from_buffer(struct view *view, const char *name) {
   if (buffer->ndim > AXN_MAX_RANK) return refuse_rank(name, buffer->ndim);
   if (view->element == NULL) view->element = element_of_format(buffer->format, buffer->itemsize);
   if (view->element == NULL) {
-    PyErr_Format(core_argument_error, "%s: elements of format '%s' are not supported", name,
+    PyErr_Format(core_argument_error, "%s: elements of format '%s'" CORE_UNSUPPORTED, name,
                  buffer->format != NULL ? buffer->format : "B");
     return false;
   }
@@ -95,7 +95,7 @@ static bool open_unnamed(struct view *view, PyObject *array, const char *name) {
     opened = integers != NULL && open_buffer(view, integers, name);
     Py_XDECREF(integers);
   } else {
-    PyErr_Format(core_argument_error, "%s: elements of type %s are not supported", name,
+    PyErr_Format(core_argument_error, "%s: elements of type %s" CORE_UNSUPPORTED, name,
                  text != NULL ? text : "that it has");
   }
   Py_XDECREF(type_name);
@@ -145,7 +145,7 @@ bool view_from_tensor(struct view *view, const DLTensor *tensor, const char *nam
   view->element = element_of_dlpack(tensor->dtype);
   if (view->element == NULL) {
     PyErr_Format(core_argument_error,
-                 "%s: elements of DLPack type %d with %d bits are not supported", name,
+                 "%s: elements of DLPack type %d with %d bits" CORE_UNSUPPORTED, name,
                  tensor->dtype.code, tensor->dtype.bits);
     return false;
   }

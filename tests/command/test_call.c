@@ -170,6 +170,13 @@ Test(call, a_number_out_of_range_is_told_from_a_wrong_one) {
   }
 }
 
+Test(call, a_batch_beyond_the_input_is_told_how_many_samples_there_are) {
+  struct run run = run_command("compare --batch 1,300");
+  cr_expect_not_null(strstr(run.err, "300 is more than the 256 samples of the input\n"), "%s",
+                     run.err);
+  expect_error(run, 2, "--batch");
+}
+
 Test(call, a_wrong_shape_is_named_once) {
   struct run run = run_command("bench --shape 4,8 --norm instance");
   cr_expect_null(strstr(run.err, "shape: shape"), "%s", run.err);
@@ -189,7 +196,7 @@ Test(call, an_instruction_set_that_is_not_here_is_an_error_that_says_so) {
 #else
   struct run run = run_command("explain --isa neon");
 #endif
-  cr_expect_not_null(strstr(run.err, "not available"));
+  cr_expect_not_null(strstr(run.err, "': not available"), "%s", run.err);
   expect_error(run, 2, "--isa");
 }
 

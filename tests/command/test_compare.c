@@ -339,10 +339,10 @@ Test(compare, rows_of_ghost_batches_that_cannot_be_trained_are_null) {
 /* Where no norm has groups or ghost batches, the table has no column of them. */
 Test(compare, the_table_leaves_out_what_applies_to_no_row) {
   char *text = expect_done(run_command("compare --norms batch --batch 8"));
-  cr_expect_null(strstr(text, "ghost"));
+  cr_expect(strstr(text, "ghost") == NULL && strstr(text, "groups") == NULL, "%s", text);
   free(text);
-  text = expect_done(run_command("compare --norms batch,ghost --batch 8"));
-  cr_expect_not_null(strstr(text, "ghost"));
+  text = expect_done(run_command("compare --norms batch,ghost,group --batch 8"));
+  cr_expect(strstr(text, "ghost") != NULL && strstr(text, "groups") != NULL, "%s", text);
   free(text);
   text = expect_done(run_command("bench --norms rms --shape 2,4,3,3 --passes backward"));
   cr_expect_null(strstr(text, "groups"));
@@ -353,6 +353,33 @@ Test(compare, the_table_says_what_it_shows) {
   char *text = expect_done(run_command("compare --norms batch,group --batch 1,8"));
   static const char *const due[] = {"recorded", "batch", "group", "noise", "deviation", "copy"};
   for (size_t i = 0; i < sizeof due / sizeof due[0]; i++) cr_expect_not_null(strstr(text, due[i]));
+  free(text);
+}
+
+/* A dash is explained where there is one: here every statistic has one value. */
+Test(compare, the_table_explains_its_dashes) {
+  static const char *const legend = "\n-          cannot be had";
+  char *text = expect_done(run_command("compare --shape 4,3 --norms batch --batch 1"));
+  cr_expect_not_null(strstr(text, legend), "%s", text);
+  free(text);
+  text = expect_done(run_command("compare --shape 4,3 --norms batch --batch 2"));
+  cr_expect_null(strstr(text, legend), "%s", text);
+  free(text);
+}
+
+/* A batch that is most of the samples has their statistics, whatever norm: that is no promise. */
+Test(compare, the_table_warns_of_few_samples) {
+  char *text = expect_done(run_command("compare --shape 12,4 --norms batch --batch 1,4"));
+  cr_expect_not_null(strstr(text, "\nsamples    12 in all are the population"), "%s", text);
+  free(text);
+  text = expect_done(run_command("compare --shape 12,4 --norms batch --batch 1,3"));
+  cr_expect_null(strstr(text, "\nsamples"), "%s", text);
+  free(text);
+}
+
+Test(compare, the_table_of_bench_says_what_its_limit_is) {
+  char *text = expect_done(run_command("bench --norms rms --shape 2,4,3,3 --passes backward"));
+  cr_expect_not_null(strstr(text, "\nlimit "), "%s", text);
   free(text);
 }
 

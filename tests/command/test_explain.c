@@ -39,7 +39,7 @@ Test(explain, every_norm_is_explained) {
        {"N  0 # # . .", "1 . . . ."}},
       {"--norm layer --axis 3 --shape 2,4,3,3",
        {"\"reduced_axes\": \"W\"", "\"statistics\": 24,", "\"values_per_statistic\": 3"},
-       {"N  0 + . . .", "a part of the spatial values"}},
+       {"N  0 + . . .", "a part of the spatial values", "of 3 values, from axis 3\n"}},
       {"--norm layer --axis 0 --shape 2,4,3,3",
        {"\"reduced_axes\": \"N,C,H,W\"", "\"statistics\": 1,"},
        {"N  0 # # # #", "1 # # # #"}},
@@ -64,7 +64,7 @@ Test(explain, every_norm_is_explained) {
       {"--norm ghost --shape 4,6,3,3",
        {"\"reduced_axes\": \"N/groups,H,W\"", "\"statistics\": 12,",
         "\"groups\": null, \"ghost_batch\": 2,", "\"running_statistics\": 6"},
-       {"N in 2 groups", "1 # . . . . .", "2 . . . . . ."}},
+       {"N in 2 ghost batches", "1 # . . . . .", "2 . . . . . ."}},
       {"--norm ghost --ghost-batch 4 --shape 32,64,56,56",
        {"\"ghost_batch\": 4,", "\"statistics\": 512,"},
        {"1 # . . . . . . .", "2 . . . . . . . .", "6 of 32 samples"}},
@@ -98,6 +98,14 @@ Test(explain, all_norms_are_explained_without_one) {
   free(text);
 }
 
+Test(explain, the_table_says_what_its_columns_are) {
+  static const char *const due[] = {"\nreduced axes ", "\nthread task ", "\nscale, shift ",
+                                    "\nworkspace "};
+  char *text = expect_done(run_command("explain --norm batch"));
+  for (int i = 0; i < 4; i++) cr_expect_not_null(strstr(text, due[i]), "%s: %s", due[i], text);
+  free(text);
+}
+
 /* The coloured polygons of a figure, by their fill. */
 static int coloured_faces(const char *options) {
   static const char *const fills[] = {"rgb( 47, 134, 193)", "rgb( 11, 106, 168)",
@@ -121,6 +129,28 @@ Test(explain, the_figure_colours_what_shares_a_statistic) {
   cr_expect_eq(coloured_faces("--norm rms --shape 4,6,3,3"), 6 * 9 + 9 + 6);
   cr_expect_eq(coloured_faces("--norm positional --shape 4,6,3,3"), 6 + 1 + 6);
   cr_expect_eq(coloured_faces("--norm ghost --ghost-batch 2 --shape 4,6,3,3"), 9 + 2 * 9 + 2);
+}
+
+static bool figure_has(const char *call, const char *text) {
+  size_t size;
+  free(expect_done(run_command(call, path_of("figure.svg"))));
+  char *figure = read_text("figure.svg", &size);
+  bool has = strstr(figure, text) != NULL;
+  free(figure);
+  return has;
+}
+
+Test(explain, figures_name_the_axis_that_layer_starts_from) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  cr_expect(figure_has("explain --norm layer --axis -1 --plot %s", ", from axis 3<"));
+  cr_expect(!figure_has("explain --norm layer --plot %s", "from axis"));
+}
+
+/* Batch sizes that stand too near each other are not all written under their axis. */
+Test(explain, batch_sizes_in_a_figure_have_room) {
+  if (!has_gnuplot()) skip_test("gnuplot is not here");
+  cr_expect(figure_has("compare --shape 40,2 --norms rms --batch 1,2,31 --plot %s", ">31<"));
+  cr_expect(!figure_has("compare --shape 40,2 --norms rms --batch 1,2,30,31 --plot %s", ">31<"));
 }
 
 static void expect_size(const char *call, const char *size) {

@@ -181,6 +181,25 @@ Test(files, every_truncation_is_an_error) {
   array_free(&x);
 }
 
+/* What is no tensor for `compare` or `apply`, and a part of the message that says why. */
+Test(files, inputs_that_are_no_tensors_are_told_apart) {
+  write_bytes("empty.npy", "", 0);
+  write_bytes("x.npz", "PK\003\004....", 8);
+  write_bytes("text.npy", "hello, world", 12);
+  write_npy("one_axis.npy", 1, -1, PLAIN("(6,)"), 24);
+  write_npy("no_samples.npy", 1, -1, PLAIN("(0, 3, 2)"), 0);
+  static const char *const cases[][2] = {{"empty.npy", ": the file is empty\n"},
+                                         {"x.npz", "numpy.savez"},
+                                         {"text.npy", ": not a .npy file\n"},
+                                         {"one_axis.npy", ": has 1 axis: N,C"},
+                                         {"no_samples.npy", ": shape [0,3,2]: nothing to draw"}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    struct run run = run_command("compare --input %s", path_of(cases[i][0]));
+    cr_expect_not_null(strstr(run.err, cases[i][1]), "%s is not in %s", cases[i][1], run.err);
+    expect_error(run, 1, path_of(cases[i][0]));
+  }
+}
+
 /* The same, with no size to look at beforehand. */
 Test(files, a_pipe_is_read_as_far_as_it_goes) {
   struct array x = normal_array("x.npy", "2,3,2,2", 0, 1);

@@ -150,6 +150,29 @@ Test(running, inference_without_running_statistics_is_training_but_for_batch_and
   array_free(&dy);
 }
 
+/* As where mean and variance are given the wrong way round; a NaN may be no more than its channel's. */
+Test(running, a_variance_below_0_is_an_error) {
+  struct array x = normal_array("x.npy", "4,3,2,2", 0, 1), mean = array_of("3"),
+               variance = array_of("3");
+  variance.data[0] = NAN;
+  variance.data[1] = -0.5F;
+  write_array("mean.npy", &mean);
+  write_array("variance.npy", &variance);
+  static const char *const modes[] = {"inference", "training"};
+  for (int i = 0; i < 2; i++) {
+    struct run run = run_command(
+        "apply --norm batch --mode %s --input %s --output %s --running-mean %s "
+        "--running-var %s",
+        modes[i], path_of("x.npy"), path_of("y.npy"), path_of("mean.npy"), path_of("variance.npy"));
+    cr_expect_not_null(strstr(run.err, "-0.5 at index 1"), "%s", run.err);
+    expect_error(run, 1, path_of("variance.npy"));
+    cr_expect_not(file_exists("y.npy"));
+  }
+  array_free(&x);
+  array_free(&mean);
+  array_free(&variance);
+}
+
 Test(running, the_others_keep_no_running_statistics) {
   static const int keeping_none[] = {LAYER, GROUP, RMS, POSITIONAL};
   struct array x = array_of("4,6,3,5"), m = array_of("6");

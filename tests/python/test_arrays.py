@@ -88,7 +88,8 @@ def test_not_arrays():
 
 @pytest.mark.parametrize("dtype", ["int32", "int64", ">f4", "complex64", "bool", "U3", "datetime64[s]", "O"])
 def test_types_refused(dtype):
-    refused("x: elements of", axisnorm.layer_norm, numpy.zeros((2, 3), dtype))
+    refused("x: elements of .* float32, float64, float16 and bfloat16", axisnorm.layer_norm,
+            numpy.zeros((2, 3), dtype))
 
 
 @pytest.mark.parametrize("element", UNKNOWN, ids=lambda element: element.data.name)
@@ -261,7 +262,14 @@ def test_numbers():
     refused("epsilon", axisnorm.layer_norm, x, epsilon=0)
     refused("momentum", axisnorm.batch_norm, x, training=True, momentum=2)
     refused("threads", axisnorm.layer_norm, x, threads=-1)
-    refused("threads: a number out of range", axisnorm.layer_norm, x, threads=10**12)
+    refused("threads: 1000000000000 is out of range", axisnorm.layer_norm, x, threads=10**12)
+    refused(r"groups: 1\d* is out of range", axisnorm.group_norm, x, groups=10**30)
+    refused("activation: 'tanh'; it is 'relu', 'leaky-relu', 'silu', 'gelu' or 'gelu-tanh'", axisnorm.layer_norm, x,
+            activation="tanh")
+    for momentum in (-1, 3, float("nan")):
+        refused(f"momentum: {momentum}; it is from 0 to 1, or None", axisnorm.batch_norm, x, training=True,
+                momentum=momentum)
+    refused("running_mean, running_variance: are None", axisnorm.batch_norm, x)
     refused("parameters: 'none'", axisnorm.layer_norm, x, parameters="none")
     refused("return_statistics", axisnorm.batch_norm, x, None, None, *[numpy.ones(6, "float32")] * 2,
             return_statistics=True)
@@ -271,6 +279,23 @@ def test_numbers():
             out=numpy.ones((3, 6), "float32"))
     refused("mean, rstd", axisnorm.layer_norm_backward, x, x, None, None)
     refused("running_mean", axisnorm.batch_norm, x)
+
+
+def test_arguments_of_other_types_are_named():
+    x = numpy.ones((4, 6), "float32")
+    wrong = {"groups: 2.5 where a whole number is due": lambda: axisnorm.group_norm(x, groups=2.5),
+             "ghost_batch: '2' where a whole": lambda: axisnorm.ghost_batch_norm(x, ghost_batch="2", training=True),
+             r"axis: \(0, 1\) where a whole": lambda: axisnorm.layer_norm(x, axis=(0, 1)),
+             "threads: None where a whole": lambda: axisnorm.layer_norm(x, threads=None),
+             "epsilon: '1' where a number": lambda: axisnorm.layer_norm(x, epsilon="1"),
+             "momentum: '1' where a number": lambda: axisnorm.batch_norm(x, training=True, momentum="1"),
+             "negative_slope: None where a number":
+                 lambda: axisnorm.layer_norm(x, activation="leaky-relu", negative_slope=None),
+             "activation: 3 where a name is due": lambda: axisnorm.layer_norm(x, activation=3)}
+    for message, call in wrong.items():
+        with pytest.raises(TypeError, match="^" + message):
+            call()
+    assert axisnorm.group_norm(x, groups=numpy.int64(2), epsilon=numpy.float32(1e-5)).shape == (4, 6)
 
 
 def test_nothing_is_written_after_an_error():

@@ -39,6 +39,22 @@ def test_layout_and_random_data(random):
     assert len(axisnorm.compare(shape=(4, 4, 2, 2), batch=[1, 2])) == 8
 
 
+def test_ghost_batches_and_activations(random):
+    rows = axisnorm.compare(random.normal(size=(8, 4, 3)).astype("float32"), batch=4, norms=["batch", "ghost"],
+                            ghost_batch=2, activation="leaky-relu", negative_slope=0.2)
+    assert [row["ghost_batch"] for row in rows] == [None, 2]
+    assert {row["activation"] for row in rows} == {"leaky-relu"}
+
+
+def test_types(random):
+    x = random.normal(size=(8, 4, 3))
+    bfloat16 = x.astype(pytest.importorskip("ml_dtypes").bfloat16)
+    due = axisnorm.compare(bfloat16.astype("float32"), batch=2, norms="batch")[0]
+    row, = axisnorm.compare(bfloat16, batch=2, norms="batch")
+    assert row["mean_noise"] == pytest.approx(due["mean_noise"], rel=1e-6)
+    assert len(axisnorm.compare(x, batch=2, norms="rms")) == 1  # float64
+
+
 def test_definition(random):
     """Of two samples, each batch of one is drawn as often as the other: no seed plays a part."""
     x = random.normal(size=(2, 3, 4, 4)).astype("float32")
@@ -62,8 +78,10 @@ def test_refusals():
         axisnorm.compare(x, norms="none")
     with pytest.raises(axisnorm.ArgumentError, match="--batch"):
         axisnorm.compare(x, batch=5)
-    with pytest.raises(axisnorm.ArgumentError, match="x.npy"):
+    with pytest.raises(axisnorm.ArgumentError, match="^x: type <i4"):  # not the file's name
         axisnorm.compare(x.astype("int32"))
+    with pytest.raises(axisnorm.ArgumentError, match="^x: has 1 axis"):
+        axisnorm.compare(x[0, 0])
     with pytest.raises(axisnorm.ArgumentError, match="--shape"):
         axisnorm.compare(x, shape=(1, 2, 3))
 

@@ -28,14 +28,18 @@ def _list(values: str | int | Iterable[Any]) -> str:
     return str(values) if isinstance(values, (str, int)) else ",".join(str(value) for value in values)
 
 
-def _run(arguments: list[str]) -> dict[str, Any]:
+def _run(arguments: list[str], file: str = "") -> list[dict[str, Any]]:
+    """The rows; `file` holds what the caller knows as x."""
+    if file:
+        arguments = [*arguments, f"--input={file}"]
     with command() as program:
         arguments = [str(program), "compare", "--format=json", *arguments]
         done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
+        return list(json.loads(done.stdout)["rows"])
     message = done.stderr.strip().removeprefix("axisnorm: ") or f"the command ended with {done.returncode}"
+    if file:
+        message = message.replace(file, "x")
     raise (ArgumentError if done.returncode in (1, 2) else Error)(message)
 
 
@@ -44,32 +48,41 @@ def compare(
     batch: int | Iterable[int] | None = None, norms: str | Iterable[str] | None = None,
     groups: int | None = None, axis: int | None = None, epsilon: float | None = None,
     layout: str | None = None, seed: int | None = None, threads: int | None = None,
+    ghost_batch: int | None = None, activation: str | None = None, negative_slope: float | None = None,
 ) -> list[dict[str, Any]]:
     """What each normalization does as the batch shrinks: the analysis of the command's ``compare``.
 
     It is the command that computes, so the numbers are the same; ``man axisnorm`` defines them.
 
     Args:
-        x: activations of type float32, [N, C, spatial...]; with layout "nhwc" [N, spatial..., C]. They reach
-            the command as a file. Without x and shape: the activations that ship with the command.
+        x: activations of float32, float64, float16 or bfloat16, [N, C, spatial...]; with layout "nhwc"
+            [N, spatial..., C]. They reach the command as a file. All samples together stand for the population,
+            so there should be many more of them than in the largest batch. Without x and shape: the
+            activations that ship with the command.
         shape: N, C, spatial of random activations instead.
         batch: batch sizes.
-        norms: names among "batch", "layer", "instance", "group"; all by default.
-        groups, axis, epsilon, layout, seed, threads: as the options of the command.
+        norms: names; by default "batch", "layer", "instance", "group".
+        groups, axis, epsilon, layout, seed, threads, ghost_batch, activation, negative_slope: as the options of
+            the command.
 
     Returns:
-        A dict per norm and batch size, with the keys norm, groups, batch, values_per_statistic, statistics,
-        mean_noise, variance_noise, output_deviation, gradient_deviation, forward_seconds, inference_seconds,
-        backward_seconds, copy_seconds. What cannot be had is None.
+        A dict per norm and batch size, with the keys norm, groups, activation, batch, ghost_batch,
+        values_per_statistic, statistics, mean_noise, variance_noise, output_deviation, gradient_deviation,
+        forward_seconds, inference_seconds, backward_seconds, copy_seconds. What cannot be had is None.
     """
     options = {"groups": groups, "axis": axis, "epsilon": epsilon, "layout": layout, "seed": seed,
-               "threads": threads}
+               "threads": threads, "ghost-batch": ghost_batch, "activation": activation,
+               "negative-slope": negative_slope}
     lists = {"shape": shape, "batch": batch, "norms": norms}
     arguments = [f"--{name}={value}" for name, value in options.items() if value is not None]
     arguments += [f"--{name}={_list(values)}" for name, values in lists.items() if values is not None]
     if x is None:
-        return list(_run(arguments)["rows"])
+        return _run(arguments)
+    array = numpy.ascontiguousarray(x)
+    if array.dtype.name == "bfloat16":
+        array = array.view("uint16")
+        arguments.append("--dtype=bf16")
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "x.npy"
-        numpy.save(file, numpy.ascontiguousarray(x), allow_pickle=False)
-        return list(_run([*arguments, f"--input={file}"])["rows"])
+        numpy.save(file, array, allow_pickle=False)
+        return _run(arguments, str(file))

@@ -125,6 +125,8 @@ def _make_plan(
     dtype, shape, memory_last, x_strides, y_strides = _sides(x, name, beside, written_last)
     if momentum is None:
         momentum = _CUMULATIVE
+    elif isinstance(momentum, (int, float)) and not 0 <= momentum <= 1:
+        raise ArgumentError(f"momentum: {momentum!r}; it is from 0 to 1, or None")
     return plan_of(
         norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum, unbiased,
         threads, False, ghost_batch, "none" if activation is None else activation, negative_slope, x_strides,
@@ -192,7 +194,10 @@ def _layer_plan(
     """Layer and RMS normalization's plan; `axis` counts the axes of x as they are written."""
     written_last = _is_last(layout)
     dtype, shape, memory_last, x_strides, y_strides = _sides(x, name, beside, written_last)
-    first = axis + len(shape) if axis < 0 else axis
+    try:
+        first = axis + len(shape) if axis < 0 else axis
+    except TypeError:
+        raise TypeError(f"axis: {axis!r} where a whole number is due") from None
     if parameters is None:
         per_element = scale is None or _shape(scale, "scale") == shape[first:]
     elif parameters in ("per_channel", "per_element"):
