@@ -224,19 +224,24 @@ static void add_block(const axn_backward_run *run, const axn_backward_step *step
   }
 }
 
-/* Turns sums into means, and takes mean(e) out of every product. */
-static void finish_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
-  const axn_nest *nest = &run->geometry->lines;
-  const axn_gradient_sums means = axn_means_of(run, unit);
+void axn_means_from_sums(const axn_backward_run *run, axn_gradient_sums sums, int64_t cells) {
   const double share = 1 / (double)run->geometry->partition.values;
-  double *centred = means.centred, *gradient = means.gradient, *product = means.product;
+  double *centred = sums.centred, *gradient = sums.gradient, *product = sums.product;
   /* Neither constant statistics nor a second moment have a mean that was off, or that x moves. */
   const double off = run->frozen || run->second_moment ? 0 : share;
-  for (int64_t j = 0; j < unit->cells; j++) centred[j] = off == 0 ? 0 : centred[j] * off;
-  for (int64_t j = 0; j < unit->cells; j++) {
+  for (int64_t j = 0; j < cells; j++) centred[j] = off == 0 ? 0 : centred[j] * off;
+  for (int64_t j = 0; j < cells; j++) {
     gradient[j] = run->second_moment ? 0 : gradient[j] * share;
     product[j] = product[j] * share - centred[j] * gradient[j];
   }
+}
+
+/* From sums to means, in the segments too. */
+static void finish_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
+  const axn_nest *nest = &run->geometry->lines;
+  const axn_gradient_sums means = axn_means_of(run, unit);
+  const double *centred = means.centred;
+  axn_means_from_sums(run, means, unit->cells);
   if (nest->weighted) return;
   for (int64_t s = 0; s < nest->segments; s++) {
     const int64_t start = axn_segment_at(run, unit_index, s);

@@ -152,7 +152,7 @@ static void gradient_sums_weighted(const axn_gradient_block *block, axn_gradient
   if (block->scale != NULL) {
     sum_lines(block, block->scale, out);
   } else {
-    sum_lines(block, NULL, out);
+    gradient_sums_of_rows(block, out);
   }
 }
 
