@@ -52,6 +52,7 @@ static band_sums sums_of_band(const axn_backward_run *run, int64_t band) {
 
 /* Of the rows of a step. */
 typedef struct row_values {
+  double centred[BAND_ROWS], gradient[BAND_ROWS], product[BAND_ROWS]; /* sums, then means */
   float mean[ROW_ROOM], rstd[ROW_ROOM], centre[ROW_ROOM];
   float from_gradient[ROW_ROOM], from_value[ROW_ROOM], constant[ROW_ROOM];
   bool wide; /* float32 has no room for some */
@@ -96,13 +97,18 @@ static axn_gradient_block block_of(const axn_backward_run *run, const axn_place 
                               .streams = run->streams};
 }
 
+static axn_gradient_sums sums_from(row_values *values, int64_t first) {
+  return (axn_gradient_sums){values->centred + first, values->gradient + first,
+                             values->product + first};
+}
+
 /* From sums to factors. False where float32 has no room for some. */
-static bool find_factors(const axn_backward_run *run, const axn_place *rows, int64_t first,
+static bool find_factors(const axn_backward_run *run, int64_t first, int64_t rows,
                          row_values *values) {
-  const axn_gradient_sums means = axn_means_of(run, rows);
+  const axn_gradient_sums means = sums_from(values, first);
   float mean[ROW_ROOM], rstd[ROW_ROOM];
   const axn_gradient_factors_block factors = {
-      .map = {.lines = rows->cells, .lines_per_cell = 1, .fold = 1},
+      .map = {.lines = rows, .lines_per_cell = 1, .fold = 1},
       .mean = values->mean + first,
       .rstd = values->rstd + first,
       .centred = means.centred,
@@ -113,8 +119,8 @@ static bool find_factors(const axn_backward_run *run, const axn_place *rows, int
       .from_gradient = values->from_gradient + first,
       .from_value = values->from_value + first,
       .constant = values->constant + first};
-  axn_means_from_sums(run, means, rows->cells);
-  for (int64_t r = 0; r < rows->cells; r++) values->centre[first + r] = (float)means.centred[r];
+  axn_means_from_sums(run, means, rows);
+  for (int64_t r = 0; r < rows; r++) values->centre[first + r] = (float)means.centred[r];
   return run->plan->kernels->gradient_factors(&factors);
 }
 
@@ -122,8 +128,8 @@ static bool run_few_rows(const axn_backward_run *run, const axn_place *rows, int
                          const band_sums *band, row_values *values) {
   const axn_gradient_block block = block_of(run, rows, first, band, values);
   const axn_kernels *kernels = run->plan->kernels;
-  kernels->gradient_sums[AXN_FORM_WEIGHTED](&block, axn_means_of(run, rows));
-  if (!find_factors(run, rows, first, values)) return false;
+  kernels->gradient_sums[AXN_FORM_WEIGHTED](&block, sums_from(values, first));
+  if (!find_factors(run, first, rows->cells, values)) return false;
   kernels->gradient[AXN_FORM_WEIGHTED](&block);
   return true;
 }
