@@ -96,9 +96,10 @@ INLINE void add_gradients(const element *x, const element *grad_y, const float *
 }
 
 INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_gradient_sums out) {
-  double eights[SUMS][8 * AXN_MOST_ROWS];
+  double eights[SUMS * 8 * AXN_MOST_ROWS];
   const axn_span *span = &block->span;
-  for (int64_t l = 0; l < span->lines; l++) {
+  const int64_t lines = span->lines;
+  for (int64_t l = 0; l < lines; l++) {
     gradient_totals totals;
     for (int i = 0; i < SUMS * EIGHTS; i++)
       totals.eights[i / EIGHTS][i % EIGHTS] = (wide_vector){0};
@@ -109,12 +110,14 @@ INLINE void sum_lines(const axn_gradient_block *block, const float *scale, axn_g
       x += span->row_stride;
       grad_y += block->grad_y_strides.row;
     }
-    for (int s = 0; s < SUMS; s++) memcpy(eights[s] + 8 * l, totals.eights[s], 8 * sizeof(double));
+    for (int s = 0; s < SUMS; s++) {
+      memcpy(eights + 8 * (s * lines + l), totals.eights[s], 8 * sizeof(double));
+    }
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
+  add_eights(eights, (int)(SUMS * lines));
   for (int s = 0; s < SUMS; s++) {
-    add_eights(eights[s], (int)span->lines);
-    memcpy(results[s], eights[s], (size_t)span->lines * sizeof(double));
+    memcpy(results[s], eights + s * lines, (size_t)lines * sizeof(double));
   }
 }
 

@@ -32,18 +32,18 @@ typedef struct line_bundle {
 /* Moments of the lines of a bundle; what is missing of it has mean 0 and some variance. */
 INLINE void sum_bundle(const axn_normalize_block *block, const line_bundle *bundle,
                        axn_moments moments) {
-  double sum[8 * BUNDLE], square[8 * BUNDLE];
+  /* Sums of all lines, then of their squares. */
+  double eights[2 * 8 * BUNDLE], *const squares = eights + 8 * BUNDLE;
   const axn_span *span = &block->span;
   const element *x = input_at(block->x, bundle->first * span->line_stride);
   for (int64_t l = 0; l < bundle->lines; l++) {
-    sum_line(x + l * span->line_stride, span, sum + 8 * l, square + 8 * l);
+    sum_line(x + l * span->line_stride, span, eights + 8 * l, squares + 8 * l);
   }
-  for (int64_t i = 8 * bundle->lines; i < 8 * BUNDLE; i++) sum[i] = 0, square[i] = 1;
-  add_eights(sum, BUNDLE);
-  add_eights(square, BUNDLE);
+  for (int64_t i = 8 * bundle->lines; i < 8 * BUNDLE; i++) eights[i] = 0, squares[i] = 1;
+  add_eights(eights, 2 * BUNDLE);
   axn_span part = *span;
   part.lines = BUNDLE;
-  finish_rows(x, &part, sum, square, moments);
+  finish_rows(x, &part, eights, eights + BUNDLE, moments);
 }
 
 /* Fills in the bundle's factors. False where some line needs float64. */
