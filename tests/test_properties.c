@@ -441,6 +441,34 @@ Test(properties, in_place_with_values_that_overflow) {
   }
 }
 
+/* Rows of a matrix are taken a few at a time where grad_x is apart from grad_y and float32 has room for them, else
+ * by kernels that take one step after the other: here some, of others that are not. */
+static void check_rows_beyond_float(const axn_desc *desc, int64_t row, float x, float grad_y) {
+  rig apart = rig_make(desc, RIG_SCALE | RIG_SHIFT, DATA_STANDARD, (uint64_t)row);
+  rig same = rig_make(desc, RIG_SCALE | RIG_SHIFT | RIG_IN_PLACE, DATA_STANDARD, (uint64_t)row);
+  const int64_t columns = desc->shape[1];
+  for (int64_t e = row * columns; e < (row + 1) * columns; e++) {
+    apart.x[e] *= x, same.x[e] *= x;
+    apart.grad_y[e] *= grad_y, same.grad_y[e] *= grad_y;
+  }
+  train_and_backward(&apart);
+  train_and_backward(&same);
+  check_same_runs(&same, &apart);
+  rig_free(&apart);
+  rig_free(&same);
+}
+
+Test(properties, in_place_rows_beyond_float) {
+  for (int64_t i = 0; i < 32; i++) {
+    const axn_norm norm = i % 2 == 0 ? AXN_LAYER_NORM : AXN_RMS_NORM;
+    const axn_desc desc = desc_of(norm, 70, i % 4 < 2 ? 37 : 700, 0, 0, 0);
+    check_rows_beyond_float(&desc, 2 * i, 1e30f, 1);
+    check_rows_beyond_float(&desc, 2 * i, 1e-30f, 1);
+    check_rows_beyond_float(&desc, 2 * i, 1, 1e38f);
+    check_rows_beyond_float(&desc, 2 * i, 1, INFINITY);
+  }
+}
+
 /* ---- invariances ---- */
 
 /* y of factor * x + offset with factor^2 * epsilon, exact in float32, against y of x: each is

@@ -30,6 +30,8 @@ static void place_workspace(axn_backward_run *run, void *workspace) {
   const int64_t cells = run->geometry->partition.cells, parameters = run->plan->parameters;
   const int64_t segments = segment_doubles(run->geometry);
   double *start = axn_workspace_start(workspace);
+  run->bands = start;
+  start += axn_band_doubles(run->plan);
   run->means = (axn_gradient_sums){start, start + cells, start + 2 * cells};
   run->segment_scale = start + 3 * cells;
   run->segment_shift = run->segment_scale + segments;
@@ -37,8 +39,7 @@ static void place_workspace(axn_backward_run *run, void *workspace) {
   run->parameter_shift = run->parameter_scale + parameters;
   run->converted_scale = run->parameter_shift + parameters;
   run->converted_shift = run->converted_scale + axn_parameter_doubles(run->plan);
-  run->bands = run->converted_shift + axn_parameter_doubles(run->plan);
-  run->blocks = run->bands + axn_band_doubles(run->plan);
+  run->blocks = run->converted_shift + axn_parameter_doubles(run->plan);
 }
 
 /* ---- second pass: gradient of x ---- */

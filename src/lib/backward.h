@@ -146,6 +146,9 @@ void axn_backward_all_endings(axn_backward_run *run);
 void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit,
                        const axn_unit_statistics *statistics, int64_t unit_index);
 
+/* Sums of `cells` statistics become means, and mean(e) is taken out of every product. */
+void axn_means_from_sums(const axn_backward_run *run, axn_gradient_sums sums, int64_t cells);
+
 /* The same for all units, cut inside where that keeps more threads busy. */
 void axn_sum_all_gradients(axn_backward_run *run);
 

@@ -2,8 +2,8 @@
 /*
  * Backward where every statistic is one run of memory with a parameter per element, and there are many
  * of them: layer normalization of a matrix. The units are cut into bands, fixed by the shape; a band
- * sums a few units, adds them to its own gradients of scale and shift, and takes their gradient of x,
- * all while they are in cache. In the end the bands are added up, in order.
+ * takes a few units at a time through sums, gradient of x and its own gradients of scale and shift,
+ * while they are in cache. In the end the bands are added up, in order.
  */
 #include "backward.h"
 
@@ -11,7 +11,9 @@
 
 enum {
   BAND_ROWS = 16, /* units worked on together */
-  MOST_BANDS = 64
+  MOST_BANDS = 64,
+  ROW_ROOM = BAND_ROWS + AXN_PAD, /* so that whole vectors may be written */
+  FEW_ROWS_VALUES = 4096 /* that are worked on at once, with grad_y and grad_x beside them */
 };
 
 int64_t axn_bands_of(const axn_plan *plan) {
@@ -24,20 +26,159 @@ int64_t axn_bands_of(const axn_plan *plan) {
   return bands < MOST_BANDS ? bands : MOST_BANDS;
 }
 
-/* Sums of scale and shift, per band. */
+/* Doubles of an array per parameter; in floats, there is room for whole vectors. */
+static int64_t padded_parameters(const axn_plan *plan) {
+  return axn_padded(plan->parameters + AXN_PAD);
+}
+
+/* Per band: sums of scale and shift in float64, and, of a few rows, in float. */
 int64_t axn_band_doubles(const axn_plan *plan) {
-  return 2 * plan->bands * plan->parameters;
+  return 3 * plan->bands * padded_parameters(plan);
 }
 
 typedef struct band_sums {
   double *scale, *shift;
+  float *products, *gradients;
 } band_sums;
 
 static band_sums sums_of_band(const axn_backward_run *run, int64_t band) {
-  const int64_t parameters = run->plan->parameters;
-  double *start = run->bands + 2 * band * parameters;
-  return (band_sums){start, start + parameters};
+  const int64_t parameters = padded_parameters(run->plan);
+  double *start = run->bands + 3 * band * parameters;
+  float *floats = (float *)(void *)(start + 2 * parameters);
+  return (band_sums){start, start + parameters, floats, floats + parameters};
 }
+
+/* ---- rows that float32 has room for: a few at once ---- */
+
+/* Of the rows of a step. */
+typedef struct row_values {
+  double centred[BAND_ROWS], gradient[BAND_ROWS], product[BAND_ROWS]; /* sums, then means */
+  float mean[ROW_ROOM], rstd[ROW_ROOM], centre[ROW_ROOM];
+  float from_gradient[ROW_ROOM], from_value[ROW_ROOM], constant[ROW_ROOM];
+  bool wide; /* float32 has no room for some */
+} row_values;
+
+static void read_rows(const axn_backward_run *run, const axn_place *rows, row_values *values) {
+  const size_t bytes = (size_t)rows->cells * sizeof(float);
+  memset(values->mean, 0, bytes);
+  if (run->mean != NULL) memcpy(values->mean, (const float *)run->mean + rows->cell, bytes);
+  memcpy(values->rstd, (const float *)run->rstd + rows->cell, bytes);
+  int64_t wide = 0;
+  for (int64_t r = 0; r < rows->cells; r++) {
+    wide |= axn_needs_wide((double)values->mean[r], (double)values->rstd[r]);
+  }
+  values->wide = wide != 0;
+}
+
+/* The rows from `first` on, so many of them, of those that the values are of. */
+static axn_gradient_block block_of(const axn_backward_run *run, const axn_place *rows,
+                                   int64_t first, const band_sums *band, const row_values *values) {
+  const axn_axis *unit = &run->geometry->partition.unit;
+  const size_t size = run->plan->element_size;
+  return (axn_gradient_block){.x = axn_input_at(run->x, rows->tensor[run->x_side], size),
+                              .grad_y =
+                                  axn_input_at(run->grad_y, rows->tensor[run->gradient_side], size),
+                              .grad_x = axn_output_at(run->grad_x, rows->tensor[AXN_SIDE_X], size),
+                              .span = {.lines = rows->cells,
+                                       .line_stride = unit->tensor[run->x_side],
+                                       .rows = 1,
+                                       .length = run->plan->parameters,
+                                       .fold = 1},
+                              .grad_y_strides = {.line = unit->tensor[run->gradient_side]},
+                              .mean = values->mean + first,
+                              .rstd = values->rstd + first,
+                              .scale = run->scale,
+                              .from_gradient = values->from_gradient + first,
+                              .from_value = values->from_value + first,
+                              .constant = values->constant + first,
+                              .products = band->products,
+                              .gradients = band->gradients,
+                              .centre = values->centre + first,
+                              .streams = run->streams};
+}
+
+static axn_gradient_sums sums_from(row_values *values, int64_t first) {
+  return (axn_gradient_sums){values->centred + first, values->gradient + first,
+                             values->product + first};
+}
+
+/* From sums to factors. False where float32 has no room for some. */
+static bool find_factors(const axn_backward_run *run, int64_t first, int64_t rows,
+                         row_values *values) {
+  const axn_gradient_sums means = sums_from(values, first);
+  float mean[ROW_ROOM], rstd[ROW_ROOM];
+  const axn_gradient_factors_block factors = {
+      .map = {.lines = rows, .lines_per_cell = 1, .fold = 1},
+      .mean = values->mean + first,
+      .rstd = values->rstd + first,
+      .centred = means.centred,
+      .gradient = means.gradient,
+      .product = means.product,
+      .mean_out = mean,
+      .rstd_out = rstd,
+      .from_gradient = values->from_gradient + first,
+      .from_value = values->from_value + first,
+      .constant = values->constant + first};
+  axn_means_from_sums(run, means, rows);
+  for (int64_t r = 0; r < rows; r++) values->centre[first + r] = (float)means.centred[r];
+  return run->plan->kernels->gradient_factors(&factors);
+}
+
+static bool run_few_rows(const axn_backward_run *run, const axn_place *rows, int64_t first,
+                         const band_sums *band, row_values *values) {
+  const axn_gradient_block block = block_of(run, rows, first, band, values);
+  const axn_kernels *kernels = run->plan->kernels;
+  kernels->gradient_sums[AXN_FORM_WEIGHTED](&block, sums_from(values, first));
+  if (!find_factors(run, first, rows->cells, values)) return false;
+  kernels->gradient[AXN_FORM_WEIGHTED](&block);
+  return true;
+}
+
+/* Adds what rows gave in float to the sums in float64. */
+static void add_sums_of_rows(const axn_backward_run *run, const axn_place *rows,
+                             const band_sums *band, const row_values *values) {
+  const axn_gradient_block gradient = block_of(run, rows, 0, band, values);
+  const axn_parameter_block block = {.x = gradient.x,
+                                     .grad_y = gradient.grad_y,
+                                     .rows = rows->cells,
+                                     .columns = run->plan->parameters,
+                                     .row_stride = gradient.span.line_stride,
+                                     .grad_y_row_stride = gradient.grad_y_strides.line,
+                                     .mean = values->mean,
+                                     .rstd = values->rstd,
+                                     .centre = values->centre,
+                                     .products = band->products,
+                                     .gradients = band->gradients,
+                                     .grad_scale = band->scale,
+                                     .grad_shift = band->shift};
+  run->plan->kernels->parameters(&block);
+}
+
+/* No more than BAND_ROWS, a few at a time while they are in cache. False where some of them need more than
+ * that: all are then due as if nothing had been done. */
+static bool run_rows_at_once(const axn_backward_run *run, const axn_place *rows,
+                             const band_sums *band) {
+  const axn_plan *plan = run->plan;
+  const int64_t fit = FEW_ROWS_VALUES / plan->parameters, step = fit < 1 ? 1 : fit;
+  if (plan->doubles || run->scale == NULL || run->grad_x == NULL || run->grad_x == run->grad_y) {
+    return false;
+  }
+  row_values values;
+  read_rows(run, rows, &values);
+  if (values.wide) return false;
+  /* Products and gradients, which follow each other. */
+  memset(band->products, 0, (size_t)padded_parameters(plan) * sizeof(double));
+  for (int64_t r = 0; r < rows->cells; r += step) {
+    const int64_t left = rows->cells - r;
+    const axn_place few =
+        axn_place_after(rows, &run->geometry->partition.unit, r, left < step ? left : step);
+    if (!run_few_rows(run, &few, r, band, &values)) return false;
+  }
+  add_sums_of_rows(run, rows, band, &values);
+  return true;
+}
+
+/* ---- any rows ---- */
 
 static void add_parameters_of(const axn_backward_run *run, const axn_place *rows,
                               const band_sums *band) {
@@ -52,22 +193,27 @@ static void add_parameters_of(const axn_backward_run *run, const axn_place *rows
   axn_add_parameter_rows(run, &few, band->scale, band->shift);
 }
 
+static void run_rows_in_steps(const axn_backward_run *run, const axn_place *rows,
+                              const band_sums *band) {
+  axn_unit_statistics statistics;
+  axn_read_statistics(run, rows, &statistics);
+  axn_sum_gradients(run, rows, &statistics, 0);
+  add_parameters_of(run, rows, band);
+  if (run->grad_x != NULL) axn_gradient_of_unit(run, rows, &statistics);
+}
+
 static void run_band(const axn_backward_run *run, int64_t index) {
   const axn_axis *unit = &run->geometry->partition.unit;
   const int64_t bands = run->plan->bands, end = unit->extent * (index + 1) / bands;
   const band_sums band = sums_of_band(run, index);
-  axn_unit_statistics statistics;
-  /* Of scale and shift, which follow each other. */
-  memset(band.scale, 0, 2 * (size_t)run->plan->parameters * sizeof *band.scale);
+  /* Scale and shift, which follow each other. */
+  memset(band.scale, 0, 2 * (size_t)padded_parameters(run->plan) * sizeof *band.scale);
   for (int64_t first = unit->extent * index / bands; first < end; first += BAND_ROWS) {
     const axn_place from_start = {.tensor = {0}};
     const axn_place rows = axn_place_after(&from_start, unit, first,
                                            end - first < BAND_ROWS ? end - first : BAND_ROWS);
     axn_backward_ending(run, &rows);
-    axn_read_statistics(run, &rows, &statistics);
-    axn_sum_gradients(run, &rows, &statistics, 0);
-    add_parameters_of(run, &rows, &band);
-    if (run->grad_x != NULL) axn_gradient_of_unit(run, &rows, &statistics);
+    if (!run_rows_at_once(run, &rows, &band)) run_rows_in_steps(run, &rows, &band);
   }
 }
 

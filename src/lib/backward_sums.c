@@ -245,13 +245,10 @@ static void add_block(const axn_backward_run *run, const axn_backward_step *step
   for (int64_t i = 0; i < step->lines; i++) shift[i] += sums.gradient[i];
 }
 
-/* Turns the sums of a unit into means. */
-static void find_means(const axn_backward_run *run, const axn_place *unit) {
-  const axn_gradient_sums means = axn_means_of(run, unit);
+void axn_means_from_sums(const axn_backward_run *run, axn_gradient_sums sums, int64_t cells) {
   const double share = 1 / (double)run->geometry->partition.values;
-  const int64_t cells = unit->cells;
-  double *restrict centred = means.centred, *restrict gradient = means.gradient;
-  double *restrict product = means.product;
+  double *restrict centred = sums.centred, *restrict gradient = sums.gradient;
+  double *restrict product = sums.product;
   for (int64_t j = 0; j < cells; j++) centred[j] *= share;
   for (int64_t j = 0; j < cells; j++) gradient[j] *= share;
   /* Neither constant statistics nor a second moment have a mean that was off, or that x moves. */
@@ -275,12 +272,15 @@ static void centre_segment(const axn_nest *nest, int64_t cells, const double *ce
   }
 }
 
+/* From sums to means, in the segments too. */
 static void finish_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
   const axn_nest *nest = &run->geometry->lines;
-  find_means(run, unit);
-  for (int64_t s = 0; s < nest->segments && !nest->weighted; s++) {
+  const axn_gradient_sums means = axn_means_of(run, unit);
+  axn_means_from_sums(run, means, unit->cells);
+  if (nest->weighted) return;
+  for (int64_t s = 0; s < nest->segments; s++) {
     const int64_t start = axn_segment_at(run, unit_index, s);
-    centre_segment(nest, unit->cells, axn_means_of(run, unit).centred, run->segment_scale + start,
+    centre_segment(nest, unit->cells, means.centred, run->segment_scale + start,
                    run->segment_shift + start);
   }
 }

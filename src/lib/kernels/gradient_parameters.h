@@ -43,7 +43,11 @@ INLINE void add_parameters(const axn_parameter_block *block, int64_t first, int6
   const vector none = {0};
   const bool whole = columns == WIDTH;
   vector product = none, gradient = none;
-  for (int64_t r = first; r < first + rows; r++) {
+  if (block->products != NULL) {
+    product = load(block->products + at);
+    gradient = load(block->gradients + at);
+  }
+  for (int64_t r = first; block->products == NULL && r < first + rows; r++) {
     const element *from = input_at(block->x, r * block->row_stride + at);
     const element *gradients_from = input_at(block->grad_y, r * block->grad_y_row_stride + at);
     const vector x = whole ? load_elements(from) : load_some_elements(from, columns, none);

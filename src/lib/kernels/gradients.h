@@ -183,11 +183,104 @@ static void gradient_of_rows(const axn_gradient_block *block) {
   }
 }
 
+/* ---- with the sums of the parameters ---- */
+
+/* Floats from what is worked on to what is fetched, at least. */
+enum { FLOATS_AHEAD = 4096 };
+
+/* A row, and where the sums down the columns stand. */
+typedef struct summed_row {
+  const element *x, *grad_y;
+  element *grad_x;
+  float *products, *gradients;
+  run_factors factors;
+  float centre;
+} summed_row;
+
+/* The two operands are sums of the parameters as well. */
+INLINE vector gradient_and_sums(const summed_row *row, vector x, vector grad_y, vector scale,
+                                vector *product, vector *gradient) {
+  const run_factors *f = &row->factors;
+  const vector e = (x - f->mean) * f->rstd;
+  *product += grad_y * (e - row->centre);
+  *gradient += grad_y;
+  return grad_y * scale * f->from_gradient + (e * f->from_value + f->constant);
+}
+
+/* At most a vector. */
+static __attribute__((noinline)) void sum_some(const summed_row *row, int64_t i, int64_t count) {
+  const vector none = {0};
+  vector product = load_some(row->products + i, count, none);
+  vector gradient = load_some(row->gradients + i, count, none);
+  const vector some =
+      gradient_and_sums(row, load_some_elements(row->x + i, count, none),
+                        load_some_elements(row->grad_y + i, count, none),
+                        load_some(row->factors.scale + i, count, none), &product, &gradient);
+  store_some(row->products + i, count, product);
+  store_some(row->gradients + i, count, gradient);
+  store_some_elements(row->grad_x + i, count, some);
+}
+
+INLINE void sum_vectors(const summed_row *row, int64_t i, bool streams) {
+  vector some[AT_ONCE], products[AT_ONCE], gradients[AT_ONCE];
+  for (int v = 0; v < AT_ONCE; v++) {
+    const int64_t at = i + v * WIDTH;
+    products[v] = load(row->products + at);
+    gradients[v] = load(row->gradients + at);
+    some[v] = gradient_and_sums(row, load_elements(row->x + at), load_elements(row->grad_y + at),
+                                load(row->factors.scale + at), &products[v], &gradients[v]);
+  }
+  for (int v = 0; v < AT_ONCE; v++) {
+    store(row->products + i + v * WIDTH, products[v]);
+    store(row->gradients + i + v * WIDTH, gradients[v]);
+    put(row->grad_x + i + v * WIDTH, some[v], streams);
+  }
+}
+
+INLINE void gradient_and_sums_of_row(const summed_row *row, int64_t length, int64_t ahead,
+                                     int64_t grad_y_ahead, bool streams) {
+  enum { LINE = 64 / sizeof(element) };
+  int64_t i = streams ? until_aligned(row->grad_x) : 0;
+  if (i > 0) sum_some(row, 0, i);
+  for (; i + AT_ONCE * WIDTH <= length; i += AT_ONCE * WIDTH) {
+    for (int at = 0; at < AT_ONCE * WIDTH; at += LINE) {
+      fetch(row->x + i + at, ahead);
+      fetch(row->grad_y + i + at, grad_y_ahead);
+    }
+    sum_vectors(row, i, streams);
+  }
+  for (; i < length; i += WIDTH) sum_some(row, i, length - i < WIDTH ? length - i : WIDTH);
+}
+
+/* Visits a row once for what gradient_of_lines() and parameters() give in two, with the same operations in
+ * the same order. */
+static void gradient_and_sums_of_lines(const axn_gradient_block *given) {
+  /* A copy that no store can change: its fields stay in registers. */
+  const axn_gradient_block block = *given;
+  const axn_span *span = &block.span;
+  const int64_t rows_ahead = FLOATS_AHEAD / span->length + 1;
+  const int64_t ahead = rows_ahead * span->line_stride * (int64_t)sizeof(element);
+  const int64_t grad_y_ahead = rows_ahead * block.grad_y_strides.line * (int64_t)sizeof(element);
+  for (int64_t l = 0; l < span->lines; l++) {
+    const summed_row row = {.x = input_at(block.x, l * span->line_stride),
+                            .grad_y = input_at(block.grad_y, l * block.grad_y_strides.line),
+                            .grad_x = output_at(block.grad_x, l * span->line_stride),
+                            .products = block.products,
+                            .gradients = block.gradients,
+                            .factors = gradient_factors_of(&block, l, block.scale),
+                            .centre = block.centre[l]};
+    const bool streams = block.streams && worth_streaming(row.grad_x, span->length);
+    gradient_and_sums_of_row(&row, span->length, ahead, grad_y_ahead, streams);
+  }
+}
+
 static void gradient_weighted(const axn_gradient_block *block) {
-  if (block->scale != NULL) {
+  if (block->products != NULL) {
+    gradient_and_sums_of_lines(block);
+  } else if (block->scale != NULL) {
     gradient_of_lines(block, block->scale);
   } else {
-    gradient_of_lines(block, NULL);
+    gradient_of_rows(block);
   }
 }
 

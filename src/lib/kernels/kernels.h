@@ -168,7 +168,12 @@ typedef struct axn_gradient_block {
   int64_t parameter_stride; /* from row to row, of columns */
   /* grad_x = grad_y * scale * from_gradient + (e * from_value + constant) */
   const float *from_gradient, *from_value, *constant;
-  bool streams; /* grad_x will not stay in cache, so it is not to go there */
+  /* Weighted only, where there is a scale and grad_x is apart from grad_y: sums that the gradients of the
+   * parameters are made of, added to, with room for whole vectors; null: not due. */
+  float *products;     /* of grad_y * (e - centre) */
+  float *gradients;    /* of grad_y */
+  const float *centre; /* mean of e; for these sums only */
+  bool streams;        /* grad_x will not stay in cache, so it is not to go there */
 } axn_gradient_block;
 
 /* Gradients of scale and shift, one parameter per column; each row has a statistic of its own. */
@@ -179,8 +184,10 @@ typedef struct axn_parameter_block {
   const float *mean;   /* per row */
   const float *rstd;   /* per row */
   const float *centre; /* per row: mean of e, see axn_gradient_sums */
-  double *grad_scale;  /* per column, added to */
-  double *grad_shift;  /* per column, added to */
+  /* Per column, with room for whole vectors: what the rows, no more than 16, give; null: it is to be summed. */
+  const float *products, *gradients;
+  double *grad_scale; /* per column, added to */
+  double *grad_shift; /* per column, added to */
 } axn_parameter_block;
 
 /* Gradients of one scale and one shift along a run whose elements have a statistic each. */
