@@ -282,6 +282,25 @@ def test_compile(backend):
         near(mine, yours, 1e-4)
 
 
+def test_compilers_may_fuse_rows():
+    """Compiled, normalizations over rows are PyTorch's own operators, and others one of ours."""
+    calls = []
+
+    def backend(graph, inputs):
+        calls.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    def both(x, residual, scale):
+        y = axisnorm.torch.layer_norm(x, (6,), scale, residual=residual, activation="silu")
+        return axisnorm.torch.group_norm(axisnorm.torch.rms_norm(y, (6,), scale), 2)
+
+    x, residual, scale = torch.randn(3, 4, 6), torch.randn(3, 4, 6), torch.randn(6)
+    torch._dynamo.reset()
+    near(torch.compile(both, backend=backend, fullgraph=True)(x, residual, scale), both(x, residual, scale))
+    assert [call for call in calls if "axisnorm" in call] == ["axisnorm.normalize"], calls
+    assert any("layer_norm" in call for call in calls) and any("rms_norm" in call for call in calls)
+
+
 def test_export():
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(4), torch.nn.GroupNorm(2, 4)).eval()
     axisnorm.torch.replace(model)

@@ -17,7 +17,7 @@ from .. import _core
 from .._core import ArgumentError
 from . import _eager
 from ._operators import call
-from ._runtime import ELEMENTS
+from ._runtime import ELEMENTS, ROWS
 
 Activation = Literal["none", "relu", "leaky-relu", "silu", "gelu", "gelu-tanh"]
 _Running = tuple[Tensor | None, Tensor | None]
@@ -135,13 +135,21 @@ def _with_running(
     return y
 
 
+def _fuses(norm: str, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> bool:
+    """Whether a compiler is to have PyTorch's own operators: it fuses normalizations over rows with their
+    neighbours, which for an operator that it cannot look into it does not."""
+    return norm in ROWS and all(tensor is None or tensor.dtype == x.dtype for tensor in (scale, shift))
+
+
 def _without_running(
     options: _eager.Options, fits: bool, x: Tensor, scale: Tensor | None, shift: Tensor | None,
     residual: Tensor | None, shape: Sequence[int], theirs: Callable[..., Tensor], *arguments: object,
 ) -> Tensor:
     """Layer, RMS and group normalization, likewise."""
     norm, groups, axis, eps, activation, negative_slope = options
-    if fits and not is_dynamo_compiling():
+    if is_dynamo_compiling():
+        fits = fits and not _fuses(norm, x, scale, shift)
+    elif fits:
         copied = _eager.densified(x, norm)
         y: Tensor | None = None
         if copied is not x:
