@@ -17,7 +17,7 @@ from .. import _core
 from .._core import ArgumentError
 from . import _eager
 from ._operators import call
-from ._runtime import ELEMENTS, ROWS
+from ._runtime import ELEMENTS
 
 Activation = Literal["none", "relu", "leaky-relu", "silu", "gelu", "gelu-tanh"]
 _Running = tuple[Tensor | None, Tensor | None]
@@ -109,6 +109,12 @@ def _by_operators(
     return y
 
 
+def _fuses(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether a compiler is to have PyTorch's own operator, which it fuses with its neighbours as it does not an
+    operator that it cannot look into. Only where no type has to be converted."""
+    return is_dynamo_compiling() and all(other is None or other.dtype == x.dtype for other in others)
+
+
 def _with_running(
     options: _eager.Options, x: Tensor, running: _Running, scale: Tensor | None, shift: Tensor | None,
     from_input: bool, momentum: float, residual: Tensor | None, theirs: Callable[..., Tensor],
@@ -126,6 +132,7 @@ def _with_running(
         _check(x, residual, activation)
         known = (running[0] is None) == (running[1] is None) and (from_input or running[0] is not None)
         known = known and 2 + (norm == "instance") <= x.dim() <= 5 and 0 <= momentum <= 1
+        known = known and (from_input or not _fuses(x, scale, shift, *running))
         if not (known and _takes(x, eps, x.shape[1:2], scale, shift, residual, converted)):
             return _finish(theirs(*arguments), residual, activation, negative_slope)
         y = _by_operators(norm, x, scale, shift, residual, converted, from_input, momentum, eps, activation,
@@ -135,12 +142,6 @@ def _with_running(
     return y
 
 
-def _fuses(norm: str, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> bool:
-    """Whether a compiler is to have PyTorch's own operators: it fuses normalizations over rows with their
-    neighbours, which for an operator that it cannot look into it does not."""
-    return norm in ROWS and all(tensor is None or tensor.dtype == x.dtype for tensor in (scale, shift))
-
-
 def _without_running(
     options: _eager.Options, fits: bool, x: Tensor, scale: Tensor | None, shift: Tensor | None,
     residual: Tensor | None, shape: Sequence[int], theirs: Callable[..., Tensor], *arguments: object,
@@ -148,7 +149,7 @@ def _without_running(
     """Layer, RMS and group normalization, likewise."""
     norm, groups, axis, eps, activation, negative_slope = options
     if is_dynamo_compiling():
-        fits = fits and not _fuses(norm, x, scale, shift)
+        fits = fits and not _fuses(x, scale, shift)
     elif fits:
         copied = _eager.densified(x, norm)
         y: Tensor | None = None
