@@ -101,12 +101,24 @@ extern PyType_Spec core_plan_spec;
 extern PyTypeObject *core_plan_type;
 PyObject *core_make_plan(const axn_desc *desc, bool folded);
 
-PyObject *core_forward(PyObject *plan, PyObject *const *tensors, bool given, PyObject **statistics);
+bool core_plan_is_active(PyObject *plan); /* whether it is one with an activation */
 
-/* use_tensors(...), normalize(...) and plan_for_tensors(...): tensor.c and _core.pyi say more. */
+/* Passes of a plan over tensors [x, scale, shift, residual, running_mean, running_variance]. Forward
+ * returns y. The running statistics normalize where they are `given`; `statistics`, if not null, becomes
+ * what backward takes for mean and rstd. Backward takes the first four, and as statistics these two and
+ * those given (None for others), and returns a tuple of the gradients by the four that are wanted by the
+ * tuple `mask`, and None, as autograd takes them. */
+PyObject *core_forward(PyObject *plan, PyObject *const *tensors, bool given, PyObject **statistics);
+PyObject *core_backward(PyObject *plan, PyObject *grad_y, PyObject *const *tensors,
+                        PyObject *const *statistics, PyObject *mask);
+
+/* use_tensors(...), normalize(...) and plan_for_tensors(...) in tensor.c, record(...) and gradients(...) in
+ * autograd.c: _core.pyi says more. */
 PyObject *core_use_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *core_record(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *core_gradients(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* A new tensor like this one; one with the elements of `tensor` and the strides of x; null with
  * an exception. */

@@ -23,6 +23,9 @@ enum { SLOTS_MOST = 13 };
  * lock. */
 enum { SMALL = 4096 };
 
+/* Bytes of workspace up to which it is on the stack: malloc() tidies up before it hands out a kilobyte. */
+enum { SMALL_WORKSPACE = 8192 };
+
 union arguments {
   axn_training_args training;
   axn_inference_args inference;
@@ -220,6 +223,10 @@ static PyObject *complete(plan_object *self, const axn_desc *desc) {
   fill_forms(self, desc);
   if (!forms_agree(self)) return Py_DECREF(self), NULL;
   return (PyObject *)self;
+}
+
+bool core_plan_is_active(PyObject *plan) {
+  return ((plan_object *)plan)->active;
 }
 
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
@@ -470,7 +477,8 @@ static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take
     return PyErr_Format(PyExc_TypeError, "%d arguments are due", pass->count);
   size_t size;
   memcpy(&size, (const char *)&self->info + pass->workspace, sizeof size);
-  void *workspace = size > 0 ? malloc(size) : NULL;
+  char room[SMALL_WORKSPACE];
+  void *workspace = size > sizeof room ? malloc(size) : size > 0 ? room : NULL;
   if (size > 0 && workspace == NULL) return PyErr_NoMemory();
   struct run run;
   run.open = 0;
@@ -485,7 +493,7 @@ static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take
     Py_END_ALLOW_THREADS
   }
   while (run.open > 0) view_close(&run.views[--run.open]);
-  free(workspace);
+  if (workspace != room) free(workspace);
   if (!taken) return NULL;
   if (status != AXN_OK) return core_raise(status, &error);
   Py_RETURN_NONE;
@@ -503,9 +511,6 @@ METHODS(training)
 METHODS(inference)
 METHODS(backward)
 
-/* y of tensors [x, scale, shift, residual, running_mean, running_variance]. The running
- * statistics normalize where they are `given`. `statistics`, if not null, becomes what the
- * backward pass takes. */
 PyObject *core_forward(PyObject *object, PyObject *const *tensors, bool given,
                        PyObject **statistics) {
   plan_object *self = (plan_object *)object;
@@ -533,15 +538,6 @@ PyObject *core_forward(PyObject *object, PyObject *const *tensors, bool given,
   return y;
 }
 
-static PyObject *plan_forward(PyObject *self, PyObject *const *args, Py_ssize_t count) {
-  if (count != 7) return PyErr_Format(PyExc_TypeError, "7 arguments are due");
-  PyObject *statistics = NULL;
-  const bool given = Py_IsTrue(args[6]) != 0;
-  PyObject *y = core_forward(self, args, given, given ? NULL : &statistics);
-  if (y == NULL) return NULL;
-  return Py_BuildValue("(NN)", y, statistics != NULL ? statistics : Py_NewRef(Py_None));
-}
-
 enum { GRADIENTS = 4 }; /* by x, scale, shift and residual */
 
 /* Room for the gradients that are wanted, and that of an activation's argument; false with an
@@ -561,8 +557,9 @@ static bool make_room(const plan_object *self, PyObject *const *tensors, PyObjec
   return (room[0] = core_empty_like(tensors[0])) != NULL;
 }
 
-static PyObject *gradients_of(plan_object *self, PyObject *grad_y, PyObject *const *tensors,
-                              PyObject *const *statistics, PyObject *mask) {
+PyObject *core_backward(PyObject *plan, PyObject *grad_y, PyObject *const *tensors,
+                        PyObject *const *statistics, PyObject *mask) {
+  plan_object *self = (plan_object *)plan;
   PyObject *room[GRADIENTS] = {NULL}, *result = NULL, *done = NULL;
   if (make_room(self, tensors, mask, room)) {
     PyObject *const args[] = {
@@ -582,32 +579,11 @@ static PyObject *gradients_of(plan_object *self, PyObject *grad_y, PyObject *con
   return result;
 }
 
-/* gradients(grad_y, mask, statistics, x, scale, shift, residual[, running_mean,
- * running_variance]): a tuple of these gradients and None, as autograd takes them; or None where
- * the call is not eager, or the plan does not take the tensors. */
-static PyObject *plan_gradients(PyObject *self, PyObject *const *args, Py_ssize_t count) {
-  if ((count != 7 && count != 9) || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) < GRADIENTS)
-    return PyErr_Format(PyExc_TypeError, "7 or 9 arguments are due");
-  const int eager = core_is_eager(args[0], args + 3, count - 3);
-  if (eager <= 0) return eager < 0 ? NULL : Py_NewRef(Py_None);
-  PyObject *const given[] = {Py_None, Py_None, count == 9 ? args[7] : NULL,
-                             count == 9 ? args[8] : NULL};
-  PyObject *const own[] = {args[2], args[2], Py_None, Py_None};
-  PyObject *grad_y = core_laid_like(args[0], args[3]), *result = NULL;
-  if (grad_y != NULL)
-    result = gradients_of((plan_object *)self, grad_y, args + 3, count == 9 ? given : own, args[1]);
-  Py_XDECREF(grad_y);
-  if (result != NULL || !PyErr_ExceptionMatches(core_argument_error)) return result;
-  PyErr_Clear(); /* a batch of gradients; hooks of saved tensors that return them in another layout */
-  Py_RETURN_NONE;
-}
-
 #define ENTRY(name)                                                                                \
   { #name, (PyCFunction)(void (*)(void))plan_##name, METH_FASTCALL, NULL }
 static PyMethodDef methods[] = {
-    ENTRY(training),      ENTRY(training_of_tensors), ENTRY(inference), ENTRY(inference_of_tensors),
-    ENTRY(backward),      ENTRY(backward_of_tensors), ENTRY(forward),   ENTRY(gradients),
-    {NULL, NULL, 0, NULL}};
+    ENTRY(training), ENTRY(training_of_tensors), ENTRY(inference),     ENTRY(inference_of_tensors),
+    ENTRY(backward), ENTRY(backward_of_tensors), {NULL, NULL, 0, NULL}};
 
 /* How to allocate an array of a kind: its type, its extents in the order of memory, and the axes to
  * take of those in the order of the user, or None. */

@@ -340,7 +340,22 @@ static bool take_others(const struct view *views, PyObject *const *tensors) {
   return true;
 }
 
-static bool take_tensors(struct key *key, PyObject *const *tensors, int first) {
+/* The first axis that is normalized over: an int, or a tuple of the extents of the last axes, as
+ * PyTorch says it. -1 where that does not fit, with an exception where it is neither. */
+static int first_axis(PyObject *axis, const struct view *x) {
+  if (!PyTuple_Check(axis)) {
+    const long first = PyLong_AsLong(axis);
+    return first < 0 || first > AXN_MAX_RANK ? -1 : (int)first;
+  }
+  const Py_ssize_t count = PyTuple_Size(axis);
+  if (count == 0 || count > x->rank) return -1;
+  const int first = x->rank - (int)count;
+  for (int i = first; i < x->rank; i++)
+    if (PyLong_AsLongLong(PyTuple_GetItem(axis, i - first)) != x->shape[i]) return -1;
+  return first;
+}
+
+static bool take_tensors(struct key *key, PyObject *const *tensors, PyObject *axis) {
   static const char *const names[] = {"x",        "scale",        "shift",
                                       "residual", "running_mean", "running_variance"};
   struct view views[TENSORS];
@@ -354,6 +369,7 @@ static bool take_tensors(struct key *key, PyObject *const *tensors, int first) {
     if (x->shape[axis] == 0) return false;
   key->dtype = x->element->dtype;
   key->layout = AXN_CHANNELS_FIRST;
+  const int first = first_axis(axis, x);
   if (rows ? !take_rows(key, x, first) : !take_channels(key, x)) return false;
   return take_parameters(key, views, tensors, rows ? first : 1, rows ? x->rank : 2) &&
          take_others(views, tensors);
@@ -374,7 +390,7 @@ static bool parse_key(struct key *key, PyObject *norm, PyObject *const *options)
   Py_XDECREF(threads);
   key->groups = known == AXN_GROUP_NORM ? PyLong_AsLongLong(options[0]) : 1;
   key->epsilon = PyFloat_AsDouble(options[2]);
-  key->momentum = PyFloat_AsDouble(options[3]);
+  key->momentum = Py_IsNone(options[3]) ? 0 : PyFloat_AsDouble(options[3]);
   key->negative_slope = activation == AXN_ACTIVATION_LEAKY_RELU ? PyFloat_AsDouble(options[5]) : 0;
   return PyErr_Occurred() == NULL;
 }
@@ -384,9 +400,7 @@ static bool parse_key(struct key *key, PyObject *norm, PyObject *const *options)
 static PyObject *plan_for(PyObject *norm, PyObject *const *tensors, PyObject *const *options) {
   struct key key = {0};
   if (!parse_key(&key, norm, options)) return NULL;
-  const long first = PyLong_AsLong(options[1]);
-  if (PyErr_Occurred() != NULL || first < 0 || first > AXN_MAX_RANK) return NULL;
-  return take_tensors(&key, tensors, (int)first) ? cached_plan(&key) : NULL;
+  return take_tensors(&key, tensors, options[1]) ? cached_plan(&key) : NULL;
 }
 
 PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -410,12 +424,9 @@ static PyObject *apply(PyObject *function, PyObject *plan, PyObject *const *tens
   return y;
 }
 
-PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-  (void)module;
+static PyObject *normalize(PyObject *function, PyObject *choice, PyObject *const *tensors,
+                           PyObject *momentum, PyObject *given) {
   enum { OPTIONS = 6 };
-  if (count != 3 + TENSORS + 1 || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) != OPTIONS)
-    return PyErr_Format(PyExc_TypeError, "10 arguments are due");
-  PyObject *const *tensors = args + 2, *momentum = args[2 + TENSORS], *given = args[3 + TENSORS];
   const bool is_given = Py_IsTrue(given) != 0;
   if (is_given && Py_IsNone(tensors[RUNNING_MEAN])) Py_RETURN_NONE;
   const int eager = host.questions != NULL ? is_eager(tensors, TENSORS, ALL) : 0;
@@ -423,7 +434,7 @@ PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t cou
   const int wants_gradient = any_wants_gradient(tensors, TENSORS);
   if (wants_gradient < 0) return NULL;
   PyObject *values[OPTIONS]; /* norm, groups, axis, epsilon, activation, negative slope */
-  for (int i = 0; i < OPTIONS; i++) values[i] = PyTuple_GetItem(args[1], i);
+  for (int i = 0; i < OPTIONS; i++) values[i] = PyTuple_GetItem(choice, i);
   PyObject *const options[] = {values[1], values[2], values[3], momentum, values[4], values[5]};
   PyObject *plan = plan_for(values[0], tensors, options);
   if (plan == NULL) {
@@ -431,8 +442,18 @@ PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t cou
     PyErr_Clear();
     Py_RETURN_NONE;
   }
-  PyObject *y = wants_gradient ? apply(args[0], plan, tensors, given, args[1])
+  PyObject *y = wants_gradient ? apply(function, plan, tensors, given, choice)
                                : core_forward(plan, tensors, is_given, NULL);
   Py_DECREF(plan);
   return y;
+}
+
+PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+  (void)module;
+  const bool runs = count == 10; /* with running statistics, or without all that goes with them */
+  if ((count != 6 && !runs) || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) != 6)
+    return PyErr_Format(PyExc_TypeError, "6 or 10 arguments are due");
+  PyObject *const tensors[TENSORS] = {
+      args[2], args[3], args[4], args[5], runs ? args[6] : Py_None, runs ? args[7] : Py_None};
+  return normalize(args[0], args[1], tensors, runs ? args[8] : Py_None, runs ? args[9] : Py_False);
 }

@@ -47,16 +47,6 @@ class Plan:
     def training_of_tensors(self, *tensors: Any) -> None: ...
     def inference_of_tensors(self, *tensors: Any) -> None: ...
     def backward_of_tensors(self, *tensors: Any) -> None: ...
-    # For an autograd.Function: y and what `gradients` takes as statistics; the gradients by x, scale, shift and
-    # residual, and None, or None where nothing was done because the call is not eager.
-    def forward(
-        self, x: Any, scale: Any, shift: Any, residual: Any, running_mean: Any, running_variance: Any,
-        given: bool, /,
-    ) -> tuple[Any, Any]: ...
-    def gradients(
-        self, grad_y: Any, mask: tuple[bool, ...], statistics: Any, x: Any, scale: Any, shift: Any,
-        residual: Any, *running: Any,
-    ) -> tuple[Any, ...] | None: ...
 
 # What the following need to know of PyTorch: how to read tensors (a capsule of DLPack's exchange functions, or
 # None: by attributes); the types of plain tensors; functions whose true answer means that a call is not eager,
@@ -69,11 +59,18 @@ def use_tensors(
 ) -> None: ...
 # y, or None where the call is not eager or the tensors are none that the library takes. Where one wants a
 # gradient, `apply` is called with x, scale, shift, residual and (plan, running_mean, running_variance, given,
-# options); options are norm, groups, axis, epsilon, activation and negative_slope.
+# options); options are norm, groups, axis (or the extents of the last axes), epsilon, activation and negative_slope.
+# What is optional here comes all together.
 def normalize(
-    apply: Callable[..., Any], options: tuple[str, int, int, float, str, float], x: Any, scale: Any, shift: Any,
-    residual: Any, running_mean: Any, running_variance: Any, momentum: float, given: bool, /,
+    apply: Callable[..., Any], options: tuple[str, int, int | tuple[int, ...], float, str, float], x: Any,
+    scale: Any, shift: Any, residual: Any, running_mean: Any = ..., running_variance: Any = ...,
+    momentum: float = ..., given: bool = ..., /,
 ) -> Any: ...
+# forward and backward of the autograd.Function. What forward has to hand on is in `kept` of the context: plan,
+# options, given, and the statistics that are not given, as bytes. Backward returns the gradients by x, scale,
+# shift and residual, and None; or None where nothing was done because the call is not eager.
+def record(context: Any, x: Any, scale: Any, shift: Any, residual: Any, call: tuple[Any, ...], /) -> Any: ...
+def gradients(context: Any, grad_y: Any, /) -> tuple[Any, ...] | None: ...
 # A plan from a cache; None where tensors do not fit together, an error where the library refuses them.
 def plan_for_tensors(
     norm: str, x: Any, scale: Any, shift: Any, residual: Any, running_mean: Any, running_variance: Any,

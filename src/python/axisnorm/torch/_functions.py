@@ -13,12 +13,13 @@ from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.nn import functional
 
-from . import _eager
+from .. import _core
 from .._core import ArgumentError
+from . import _eager
 from ._operators import call
 from ._runtime import ELEMENTS
 
-Activation = Literal["relu", "leaky-relu", "silu", "gelu", "gelu-tanh"]
+Activation = Literal["none", "relu", "leaky-relu", "silu", "gelu", "gelu-tanh"]
 _Running = tuple[Tensor | None, Tensor | None]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -108,22 +109,30 @@ def _by_operators(
     return y
 
 
+def _fuses(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether a compiler is to have PyTorch's own operator, which it fuses with its neighbours as it does not an
+    operator that it cannot look into. Only where no type has to be converted."""
+    return is_dynamo_compiling() and all(other is None or other.dtype == x.dtype for other in others)
+
+
 def _with_running(
-    norm: str, x: Tensor, running: _Running, scale: Tensor | None, shift: Tensor | None, from_input: bool,
-    momentum: float, eps: float, residual: Tensor | None, activation: str | None, negative_slope: float,
-    theirs: Callable[..., Tensor], *arguments: object,
+    options: _eager.Options, x: Tensor, running: _Running, scale: Tensor | None, shift: Tensor | None,
+    from_input: bool, momentum: float, residual: Tensor | None, theirs: Callable[..., Tensor],
+    *arguments: object,
 ) -> Tensor:
-    """Batch and instance normalization; by `theirs` of these arguments where axisnorm does not take the
-    tensors."""
-    activation = activation or "none"
+    """Batch and instance normalization where the library did not take the tensors as they are; by `theirs` of
+    these arguments where axisnorm does not take them at all."""
+    norm, _, _, eps, activation, negative_slope = options
     converted, y = _as_statistics(x, running), None
     if not is_dynamo_compiling():
-        y = _eager.normalize(x, scale, shift, residual, (norm, 1, 1, eps, activation, negative_slope),
-                             *converted, momentum, not from_input)
+        copied = _eager.densified(x, norm)
+        if copied is not x or converted is not running:
+            y = _eager.normalize(copied, scale, shift, residual, options, *converted, momentum, not from_input)
     if y is None:
         _check(x, residual, activation)
         known = (running[0] is None) == (running[1] is None) and (from_input or running[0] is not None)
         known = known and 2 + (norm == "instance") <= x.dim() <= 5 and 0 <= momentum <= 1
+        known = known and (from_input or not _fuses(x, scale, shift, *running))
         if not (known and _takes(x, eps, x.shape[1:2], scale, shift, residual, converted)):
             return _finish(theirs(*arguments), residual, activation, negative_slope)
         y = _by_operators(norm, x, scale, shift, residual, converted, from_input, momentum, eps, activation,
@@ -134,21 +143,30 @@ def _with_running(
 
 
 def _without_running(
-    fits: bool, x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None,
-    options: _eager.Options, shape: Sequence[int], theirs: Callable[..., Tensor], *arguments: object,
+    options: _eager.Options, fits: bool, x: Tensor, scale: Tensor | None, shift: Tensor | None,
+    residual: Tensor | None, shape: Sequence[int], theirs: Callable[..., Tensor], *arguments: object,
 ) -> Tensor:
-    """Layer, RMS and group normalization; by `theirs` of these arguments where axisnorm does not take the
-    tensors."""
-    if fits and not is_dynamo_compiling():
-        y = _eager.normalize(x, scale, shift, residual, options)
+    """Layer, RMS and group normalization, likewise."""
+    norm, groups, axis, eps, activation, negative_slope = options
+    if is_dynamo_compiling():
+        fits = fits and not _fuses(x, scale, shift)
+    elif fits:
+        copied = _eager.densified(x, norm)
+        y: Tensor | None = None
+        if copied is not x:
+            y = _core.normalize(_eager.apply, options, copied, scale, shift, residual)
         if y is not None:
             return y
-    activation, negative_slope = options[4:]
     _check(x, residual, activation)
-    if not (fits and _takes(x, eps=options[3], shape=shape, scale=scale, shift=shift, residual=residual)):
+    if not (fits and _takes(x, eps, shape=shape, scale=scale, shift=shift, residual=residual)):
         return _finish(theirs(*arguments), residual, activation, negative_slope)
-    result: Tensor = call("normalize", x, scale, shift, residual, *options)[0]
+    result: Tensor = call("normalize", x, scale, shift, residual, norm, groups, _eager.axis_of(axis, x), eps,
+                          activation, negative_slope)[0]
     return result
+
+
+# These try first, by themselves, what goes straight to the library: within a model, whose other layers have taken
+# the caches, each frame of Python costs microseconds.
 
 
 def batch_norm(
@@ -163,10 +181,15 @@ def batch_norm(
         activation: applied last, in the same pass.
         negative_slope: of "leaky-relu", else ignored.
     """
+    options = "batch", 1, 1, eps, activation or "none", negative_slope
+    if not is_dynamo_compiling():
+        y = _eager.normalize(input, weight, bias, residual, options, running_mean, running_var, momentum,
+                             not training)
+        if y is not None:
+            return y
     return _with_running(
-        "batch", input, (running_mean, running_var), weight, bias, training, momentum, eps, residual,
-        activation, negative_slope, functional.batch_norm, input, running_mean, running_var, weight, bias,
-        training, momentum, eps)
+        options, input, (running_mean, running_var), weight, bias, training, momentum, residual,
+        functional.batch_norm, input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 def instance_norm(
@@ -179,10 +202,16 @@ def instance_norm(
 
     residual, activation and negative_slope are those of `batch_norm`.
     """
+    options = "instance", 1, 1, eps, activation or "none", negative_slope
+    if not is_dynamo_compiling():
+        y = _eager.normalize(input, weight, bias, residual, options, running_mean, running_var, momentum,
+                             not use_input_stats)
+        if y is not None:
+            return y
     return _with_running(
-        "instance", input, (running_mean, running_var), weight, bias, use_input_stats, momentum, eps, residual,
-        activation, negative_slope, functional.instance_norm, input, running_mean, running_var, weight, bias,
-        use_input_stats, momentum, eps)
+        options, input, (running_mean, running_var), weight, bias, use_input_stats, momentum, residual,
+        functional.instance_norm, input, running_mean, running_var, weight, bias, use_input_stats, momentum,
+        eps)
 
 
 def layer_norm(
@@ -195,8 +224,12 @@ def layer_norm(
     residual, activation and negative_slope are those of `batch_norm`.
     """
     shape = tuple(normalized_shape)
-    options = ("layer", 1, input.dim() - len(shape), eps, activation or "none", negative_slope)
-    return _without_running(_ends_in(input, shape), input, weight, bias, residual, options, shape,
+    options = "layer", 1, shape, eps, activation or "none", negative_slope
+    if not is_dynamo_compiling():
+        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, bias, residual)
+        if y is not None:
+            return y
+    return _without_running(options, _ends_in(input, shape), input, weight, bias, residual, shape,
                             functional.layer_norm, input, shape, weight, bias, eps)
 
 
@@ -212,8 +245,12 @@ def rms_norm(
     epsilon = eps
     if epsilon is None:  # PyTorch takes that of the type in which it computes
         epsilon = torch.finfo(ELEMENTS[input.dtype]).eps if input.dtype in ELEMENTS else 0.0
-    options = ("rms", 1, input.dim() - len(shape), epsilon, activation or "none", negative_slope)
-    return _without_running(_ends_in(input, shape), input, weight, None, residual, options, shape,
+    options = "rms", 1, shape, epsilon, activation or "none", negative_slope
+    if not is_dynamo_compiling():
+        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, None, residual)
+        if y is not None:
+            return y
+    return _without_running(options, _ends_in(input, shape), input, weight, None, residual, shape,
                             functional.rms_norm, input, shape, weight, eps)
 
 
@@ -226,7 +263,11 @@ def group_norm(
 
     residual, activation and negative_slope are those of `batch_norm`.
     """
+    options = "group", num_groups, 1, eps, activation or "none", negative_slope
+    if not is_dynamo_compiling():
+        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, bias, residual)
+        if y is not None:
+            return y
     fits = 2 <= input.dim() <= 5 and num_groups > 0 and input.shape[1] % num_groups == 0
-    options = ("group", num_groups, 1, eps, activation or "none", negative_slope)
-    return _without_running(fits, input, weight, bias, residual, options, input.shape[1:2],
+    return _without_running(options, fits, input, weight, bias, residual, input.shape[1:2],
                             functional.group_norm, input, num_groups, weight, bias, eps)

@@ -21,7 +21,8 @@ class Normalization(nn.Module):
         activation: applied last: "relu", "leaky-relu", "silu", "gelu" or "gelu-tanh".
         negative_slope: of "leaky-relu", else ignored.
 
-    forward(input, residual=None): the residual, like input, is added before the activation.
+    forward(input, residual=None): the residual, like input, is added before the activation. An activation and a
+    slope after these take the place of the module's.
     """
 
     activation: Activation | None = None
@@ -36,24 +37,18 @@ class Normalization(nn.Module):
             check_activation(activation)
             self.activation, self.negative_slope = activation, negative_slope
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        return self.normalize(input, residual, self.activation, self.negative_slope)
-
-    def normalize(
-        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
-    ) -> Tensor:
-        """forward, with this activation in place of the module's."""
-        raise NotImplementedError
-
     def extra_repr(self) -> str:
         last = "" if self.activation is None else f", activation={self.activation!r}"
         return super().extra_repr() + last
 
 
 class _BatchNorm(Normalization, nn.modules.batchnorm._BatchNorm):
-    def normalize(
-        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
+        negative_slope: float = 0.0,
     ) -> Tensor:
+        if activation is None:
+            activation, negative_slope = self.activation, self.negative_slope
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
@@ -81,9 +76,12 @@ class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
 
 
 class _InstanceNorm(Normalization, nn.modules.instancenorm._InstanceNorm):
-    def normalize(
-        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
+        negative_slope: float = 0.0,
     ) -> Tensor:
+        if activation is None:
+            activation, negative_slope = self.activation, self.negative_slope
         self._check_input_dim(input)
         batched = input.dim() != self._get_no_batch_dim()
         self._check_features(input)
@@ -118,9 +116,12 @@ class InstanceNorm3d(_InstanceNorm, nn.InstanceNorm3d):
 class LayerNorm(Normalization, nn.LayerNorm):
     """torch.nn.LayerNorm on axisnorm: [..., *normalized_shape]."""
 
-    def normalize(
-        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
+        negative_slope: float = 0.0,
     ) -> Tensor:
+        if activation is None:
+            activation, negative_slope = self.activation, self.negative_slope
         return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, residual=residual,
                           activation=activation, negative_slope=negative_slope)
 
@@ -128,9 +129,12 @@ class LayerNorm(Normalization, nn.LayerNorm):
 class RMSNorm(Normalization, nn.RMSNorm):
     """torch.nn.RMSNorm on axisnorm: [..., *normalized_shape]."""
 
-    def normalize(
-        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
+        negative_slope: float = 0.0,
     ) -> Tensor:
+        if activation is None:
+            activation, negative_slope = self.activation, self.negative_slope
         return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual,
                         activation=activation, negative_slope=negative_slope)
 
@@ -138,8 +142,11 @@ class RMSNorm(Normalization, nn.RMSNorm):
 class GroupNorm(Normalization, nn.GroupNorm):
     """torch.nn.GroupNorm on axisnorm: [N, C, spatial...]."""
 
-    def normalize(
-        self, input: Tensor, residual: Tensor | None, activation: Activation | None, negative_slope: float,
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
+        negative_slope: float = 0.0,
     ) -> Tensor:
+        if activation is None:
+            activation, negative_slope = self.activation, self.negative_slope
         return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, residual=residual,
                           activation=activation, negative_slope=negative_slope)

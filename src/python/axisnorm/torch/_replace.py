@@ -73,7 +73,7 @@ class _Fusing(nn.Sequential):
                 input = module(input)
                 place += 1
             else:
-                input = module.normalize(input, None, *fused)
+                input = module.forward(input, None, *fused)
                 place += 2
         return input
 

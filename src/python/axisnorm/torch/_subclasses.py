@@ -57,14 +57,14 @@ def _plain(ours: type[Normalization]) -> Kind:
     """Ours without an activation, and without the names that ours add, which a subclass may use otherwise."""
 
     def forward(module: Normalization, input: Tensor) -> Tensor:
-        return ours.normalize(module, input, None, None, 0.0)
+        return ours.forward(module, input, None, "none")
 
     def extra_repr(module: Normalization) -> str:
         return super(Normalization, module).extra_repr()
 
     return type(ours.__name__, (ours,), {
         "__module__": ours.__module__, "forward": forward, "extra_repr": extra_repr,
-        **{name: _Absent() for name in ("activation", "negative_slope", "normalize")}})
+        **{name: _Absent() for name in ("activation", "negative_slope")}})
 
 
 @cache
