@@ -196,32 +196,50 @@ INLINE void add_float_sums(double *totals, vector sums) {
   store_doubles(totals + HALF, load_doubles(totals + HALF) + load_wide(floats + HALF));
 }
 
-/* Adds at most TERMS rows to the sums of a vector of columns, or of its first `columns`. `scale`: of the first
- * row, where rows have one, else null. */
-INLINE void add_column_terms(const axn_gradient_block *block, const element *x,
-                             const element *grad_y, const float *scale, int64_t rows, int64_t j,
-                             int64_t columns, double totals[SUMS][AXN_LINE_ROOM]) {
+/* Vectors of columns that are summed side by side, so that their chains of additions overlap: as many as
+ * there are registers for. */
+enum { ABREAST = AXN_VECTOR_BYTES == 64 ? 4 : 2 };
+
+/* Rows of a block that are added in float, and where their sums go. */
+typedef struct column_terms {
+  const axn_gradient_block *block;
+  const element *x, *grad_y;
+  const float *scale; /* of the first row, where rows have one, else null */
+  int64_t rows;       /* at most TERMS */
+  double (*totals)[AXN_LINE_ROOM];
+} column_terms;
+
+/* Adds the rows to the sums of some vectors of columns, or of the first `columns` of one. */
+INLINE void add_column_terms(const column_terms *terms, int64_t j, int vectors, int64_t columns) {
+  const axn_gradient_block *block = terms->block;
   const vector none = {0};
   const bool whole = columns >= WIDTH;
-  const int64_t stride = block->span.row_stride, grad_y_stride = block->grad_y_strides.row;
-  const vector mean = whole ? load(block->mean + j) : load_some(block->mean + j, columns, none);
-  const vector rstd = whole ? load(block->rstd + j) : load_some(block->rstd + j, columns, none);
-  vector centred = none, gradient = none, product = none;
-  x += j, grad_y += j;
-  for (int64_t r = 0; r < rows; r++, x += stride, grad_y += grad_y_stride) {
-    fetch(x, TERMS * stride * (int64_t)sizeof *x);
-    fetch(grad_y, TERMS * grad_y_stride * (int64_t)sizeof *grad_y);
-    const vector value = whole ? load_elements(x) : load_some_elements(x, columns, none);
-    vector g = whole ? load_elements(grad_y) : load_some_elements(grad_y, columns, none);
-    if (scale != NULL) g *= scale[r * block->parameter_stride];
-    const vector e = (value - mean) * rstd;
-    centred += e;
-    gradient += g;
-    product += g * e;
+  const element *x = terms->x + j, *grad_y = terms->grad_y + j;
+  vector mean[ABREAST], rstd[ABREAST], sums[ABREAST][SUMS];
+  for (int v = 0; v < vectors; v++) {
+    const int64_t at = j + v * WIDTH;
+    mean[v] = whole ? load(block->mean + at) : load_some(block->mean + at, columns, none);
+    rstd[v] = whole ? load(block->rstd + at) : load_some(block->rstd + at, columns, none);
+    sums[v][0] = sums[v][1] = sums[v][2] = none;
   }
-  add_float_sums(totals[0] + j, centred);
-  add_float_sums(totals[1] + j, gradient);
-  add_float_sums(totals[2] + j, product);
+  for (int64_t r = 0; r < terms->rows; r++) {
+    for (int v = 0; v < vectors; v++) {
+      const int at = v * WIDTH;
+      fetch(x + at, TERMS * block->span.row_stride * (int64_t)sizeof *x);
+      fetch(grad_y + at, TERMS * block->grad_y_strides.row * (int64_t)sizeof *grad_y);
+      const vector value = whole ? load_elements(x + at) : load_some_elements(x, columns, none);
+      vector g = whole ? load_elements(grad_y + at) : load_some_elements(grad_y, columns, none);
+      if (terms->scale != NULL) g *= terms->scale[r * block->parameter_stride];
+      const vector e = (value - mean[v]) * rstd[v];
+      sums[v][0] += e;
+      sums[v][1] += g;
+      sums[v][2] += g * e;
+    }
+    x += block->span.row_stride, grad_y += block->grad_y_strides.row;
+  }
+  for (int v = 0; v < vectors; v++) {
+    for (int s = 0; s < SUMS; s++) add_float_sums(terms->totals[s] + j + v * WIDTH, sums[v][s]);
+  }
 }
 
 INLINE void sum_columns(const axn_gradient_block *given, bool weighted, axn_gradient_sums out) {
@@ -233,15 +251,18 @@ INLINE void sum_columns(const axn_gradient_block *given, bool weighted, axn_grad
     memset(totals[s], 0, (size_t)(columns + WIDTH) * sizeof(double));
   }
   for (int64_t first = 0; first < span->rows; first += TERMS) {
-    const int64_t rows = span->rows - first < TERMS ? span->rows - first : TERMS;
-    const element *x = input_at(block.x, first * span->row_stride);
-    const element *grad_y = input_at(block.grad_y, first * block.grad_y_strides.row);
-    const float *scale = weighted ? block.scale + first * block.parameter_stride : NULL;
+    const column_terms terms = {&block,
+                                input_at(block.x, first * span->row_stride),
+                                input_at(block.grad_y, first * block.grad_y_strides.row),
+                                weighted ? block.scale + first * block.parameter_stride : NULL,
+                                span->rows - first < TERMS ? span->rows - first : TERMS,
+                                totals};
     int64_t j = 0;
-    for (; j + WIDTH <= columns; j += WIDTH) {
-      add_column_terms(&block, x, grad_y, scale, rows, j, WIDTH, totals);
+    for (; j + ABREAST * WIDTH <= columns; j += ABREAST * WIDTH) {
+      add_column_terms(&terms, j, ABREAST, WIDTH);
     }
-    if (j < columns) add_column_terms(&block, x, grad_y, scale, rows, j, columns - j, totals);
+    for (; j + WIDTH <= columns; j += WIDTH) add_column_terms(&terms, j, 1, WIDTH);
+    if (j < columns) add_column_terms(&terms, j, 1, columns - j);
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
   for (int s = 0; s < SUMS; s++) {
