@@ -344,13 +344,11 @@ static int64_t most_cells(const axn_geometry *geometry) {
   return larger(1, most);
 }
 
-/* To a number of cells whose columns fill whole lines of the cache, if there is one: up to `most`, else down. */
-static int64_t fill_lines(int64_t cells, int64_t fold, int64_t most) {
+/* Down to a number of cells whose columns fill whole cache lines, if there is one. */
+static int64_t fill_lines(int64_t cells, int64_t fold) {
   enum { FLOATS_PER_LINE = 16 };
   int64_t step = 1;
   while (step < FLOATS_PER_LINE && step * fold % FLOATS_PER_LINE != 0) step *= 2;
-  const int64_t up = blocks_of(cells, step) * step;
-  if (up <= most) return up;
   return cells < step ? cells : cells / step * step;
 }
 
@@ -372,32 +370,17 @@ static int64_t fitting_cells(const axn_geometry *geometry) {
   return sums->row.extent > 1 ? larger(1, L2_UNIT_BYTES / bytes) : 1;
 }
 
-/* Columns, strip by strip: as wide as may be, since each row of a strip is a piece of memory, but so many that threads
- * share them evenly. */
-static int64_t strip_cells(const axn_geometry *geometry, int64_t threads, int64_t widest) {
-  const axn_partition *partition = &geometry->partition;
-  const int64_t extent = partition->unit.extent, fold = geometry->sums.fold;
-  const int64_t elsewhere = partition->cells / extent;
-  const int64_t most = larger(1, extent / blocks_of(COLUMNS_LEAST, fold));
-  int64_t strips = blocks_of(extent, widest);
-  while (strips < most && elsewhere * strips < UNITS_PER_THREAD * threads &&
-         elsewhere * strips % threads != 0) {
-    strips++;
-  }
-  return fill_lines(blocks_of(extent, strips), fold, widest);
-}
-
 static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, bool twice) {
   const axn_partition *partition = &geometry->partition;
-  const int64_t extent = partition->unit.extent, most = smaller(most_cells(geometry), extent);
-  const int64_t fit = twice ? fitting_cells(geometry) : INT64_MAX;
-  if (geometry->sums.form == AXN_FORM_COLUMNS) {
-    /* Where nothing stays in cache, threads share rows rather than columns. */
-    if (fit == INT64_MAX) return fill_lines(most, geometry->sums.fold, most);
-    return strip_cells(geometry, threads, smaller(fit, most));
-  }
+  const bool columns = geometry->sums.form == AXN_FORM_COLUMNS;
+  const int64_t least = columns ? blocks_of(COLUMNS_LEAST, geometry->sums.fold) : 1;
   const int64_t share = threads > 1 ? partition->cells / (UNITS_PER_THREAD * threads) : INT64_MAX;
-  return smaller(larger(1, smaller(fit, share)), most);
+  const int64_t most = most_cells(geometry), fit = twice ? fitting_cells(geometry) : INT64_MAX;
+  /* Where nothing stays in cache, threads share rows rather than columns. */
+  int64_t cells = columns && fit == INT64_MAX ? most : larger(least, smaller(fit, share));
+  cells = smaller(cells, most);
+  if (columns) cells = fill_lines(cells, geometry->sums.fold);
+  return smaller(cells, partition->unit.extent);
 }
 
 static void set_unit_cells(axn_partition *partition, int64_t cells) {
