@@ -80,7 +80,7 @@ typedef struct axn_line_values {
   bool wide; /* some line needs float64 */
 } axn_line_values;
 
-/* Whether lines are cells, so that they need not have statistics apart. */
+/* Whether lines are not just cells, so that they need arrays of statistics apart. */
 static inline bool axn_spreads(const axn_nest *nest) {
   return nest->lines_per_cell > 1 || nest->fold > 1;
 }

@@ -53,22 +53,9 @@ static band_sums sums_of_band(const axn_backward_run *run, int64_t band) {
 /* Of the rows of a step. */
 typedef struct row_values {
   double centred[BAND_ROWS], gradient[BAND_ROWS], product[BAND_ROWS]; /* sums, then means */
-  float mean[ROW_ROOM], rstd[ROW_ROOM], centre[ROW_ROOM];
-  float from_gradient[ROW_ROOM], from_value[ROW_ROOM], constant[ROW_ROOM];
-  bool wide; /* float32 has no room for some */
+  float centre[ROW_ROOM], from_gradient[ROW_ROOM], from_value[ROW_ROOM], constant[ROW_ROOM];
+  const float *mean, *rstd; /* statistics, as they were read */
 } row_values;
-
-static void read_rows(const axn_backward_run *run, const axn_place *rows, row_values *values) {
-  const size_t bytes = (size_t)rows->cells * sizeof(float);
-  memset(values->mean, 0, bytes);
-  if (run->mean != NULL) memcpy(values->mean, (const float *)run->mean + rows->cell, bytes);
-  memcpy(values->rstd, (const float *)run->rstd + rows->cell, bytes);
-  int64_t wide = 0;
-  for (int64_t r = 0; r < rows->cells; r++) {
-    wide |= axn_needs_wide((double)values->mean[r], (double)values->rstd[r]);
-  }
-  values->wide = wide != 0;
-}
 
 /* The rows from `first` on, so many of them, of those that the values are of. */
 static axn_gradient_block block_of(const axn_backward_run *run, const axn_place *rows,
@@ -106,7 +93,6 @@ static axn_gradient_sums sums_from(row_values *values, int64_t first) {
 static bool find_factors(const axn_backward_run *run, int64_t first, int64_t rows,
                          row_values *values) {
   const axn_gradient_sums means = sums_from(values, first);
-  float mean[ROW_ROOM], rstd[ROW_ROOM];
   const axn_gradient_factors_block factors = {
       .map = {.lines = rows, .lines_per_cell = 1, .fold = 1},
       .mean = values->mean + first,
@@ -114,8 +100,6 @@ static bool find_factors(const axn_backward_run *run, int64_t first, int64_t row
       .centred = means.centred,
       .gradient = means.gradient,
       .product = means.product,
-      .mean_out = mean,
-      .rstd_out = rstd,
       .from_gradient = values->from_gradient + first,
       .from_value = values->from_value + first,
       .constant = values->constant + first};
@@ -157,15 +141,14 @@ static void add_sums_of_rows(const axn_backward_run *run, const axn_place *rows,
 /* No more than BAND_ROWS, a few at a time while they are in cache. False where some of them need more than
  * that: all are then due as if nothing had been done. */
 static bool run_rows_at_once(const axn_backward_run *run, const axn_place *rows,
-                             const band_sums *band) {
+                             const axn_unit_statistics *statistics, const band_sums *band) {
   const axn_plan *plan = run->plan;
   const int64_t fit = FEW_ROWS_VALUES / plan->parameters, step = fit < 1 ? 1 : fit;
-  if (plan->doubles || run->scale == NULL || run->grad_x == NULL || run->grad_x == run->grad_y) {
+  if (statistics->wide || run->scale == NULL || run->grad_x == NULL || run->grad_x == run->grad_y) {
     return false;
   }
   row_values values;
-  read_rows(run, rows, &values);
-  if (values.wide) return false;
+  values.mean = statistics->mean, values.rstd = statistics->rstd;
   /* Products and gradients, which follow each other. */
   memset(band->products, 0, (size_t)padded_parameters(plan) * sizeof(double));
   for (int64_t r = 0; r < rows->cells; r += step) {
@@ -194,18 +177,17 @@ static void add_parameters_of(const axn_backward_run *run, const axn_place *rows
 }
 
 static void run_rows_in_steps(const axn_backward_run *run, const axn_place *rows,
-                              const band_sums *band) {
-  axn_unit_statistics statistics;
-  axn_read_statistics(run, rows, &statistics);
-  axn_sum_gradients(run, rows, &statistics, 0);
+                              const axn_unit_statistics *statistics, const band_sums *band) {
+  axn_sum_gradients(run, rows, statistics, 0);
   add_parameters_of(run, rows, band);
-  if (run->grad_x != NULL) axn_gradient_of_unit(run, rows, &statistics);
+  if (run->grad_x != NULL) axn_gradient_of_unit(run, rows, statistics);
 }
 
 static void run_band(const axn_backward_run *run, int64_t index) {
   const axn_axis *unit = &run->geometry->partition.unit;
   const int64_t bands = run->plan->bands, end = unit->extent * (index + 1) / bands;
   const band_sums band = sums_of_band(run, index);
+  axn_unit_statistics statistics;
   /* Scale and shift, which follow each other. */
   memset(band.scale, 0, 2 * (size_t)padded_parameters(run->plan) * sizeof *band.scale);
   for (int64_t first = unit->extent * index / bands; first < end; first += BAND_ROWS) {
@@ -213,7 +195,10 @@ static void run_band(const axn_backward_run *run, int64_t index) {
     const axn_place rows = axn_place_after(&from_start, unit, first,
                                            end - first < BAND_ROWS ? end - first : BAND_ROWS);
     axn_backward_ending(run, &rows);
-    if (!run_rows_at_once(run, &rows, &band)) run_rows_in_steps(run, &rows, &band);
+    axn_read_statistics(run, &rows, &statistics);
+    if (!run_rows_at_once(run, &rows, &statistics, &band)) {
+      run_rows_in_steps(run, &rows, &statistics, &band);
+    }
   }
 }
 

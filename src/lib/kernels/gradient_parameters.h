@@ -37,6 +37,22 @@ static SMALL void add_parameters_one_by_one(const axn_parameter_block *block, in
   }
 }
 
+/* What at most TERMS rows give to one vector of parameters. */
+INLINE void sum_parameters(const axn_parameter_block *block, int64_t first, int64_t rows,
+                           int64_t at, int64_t columns, vector *product, vector *gradient) {
+  const vector none = {0};
+  const bool whole = columns == WIDTH;
+  for (int64_t r = first; r < first + rows; r++) {
+    const element *from = input_at(block->x, r * block->row_stride + at);
+    const element *gradients_from = input_at(block->grad_y, r * block->grad_y_row_stride + at);
+    const vector x = whole ? load_elements(from) : load_some_elements(from, columns, none);
+    const vector g =
+        whole ? load_elements(gradients_from) : load_some_elements(gradients_from, columns, none);
+    *product += g * ((x - block->mean[r]) * block->rstd[r] - block->centre[r]);
+    *gradient += g;
+  }
+}
+
 /* Adds at most TERMS rows to one vector of parameters. */
 INLINE void add_parameters(const axn_parameter_block *block, int64_t first, int64_t rows,
                            int64_t at, int64_t columns) {
@@ -46,15 +62,8 @@ INLINE void add_parameters(const axn_parameter_block *block, int64_t first, int6
   if (block->products != NULL) {
     product = load(block->products + at);
     gradient = load(block->gradients + at);
-  }
-  for (int64_t r = first; block->products == NULL && r < first + rows; r++) {
-    const element *from = input_at(block->x, r * block->row_stride + at);
-    const element *gradients_from = input_at(block->grad_y, r * block->grad_y_row_stride + at);
-    const vector x = whole ? load_elements(from) : load_some_elements(from, columns, none);
-    const vector g =
-        whole ? load_elements(gradients_from) : load_some_elements(gradients_from, columns, none);
-    product += g * ((x - block->mean[r]) * block->rstd[r] - block->centre[r]);
-    gradient += g;
+  } else {
+    sum_parameters(block, first, rows, at, columns, &product, &gradient);
   }
   float products[WIDTH], gradients[WIDTH];
   store(products, product);
