@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct bench_row {
@@ -225,7 +226,10 @@ static enum outcome check_case(const struct options *options, const struct wante
   enum outcome outcome = prepare(&prepared, options, wanted);
   if (outcome != DONE) return outcome;
   const axn_plan_info *info = &prepared.info;
-  const axn_error error = {AXN_ERROR_TOO_FEW_VALUES, ""};
+  axn_error error = {AXN_ERROR_TOO_FEW_VALUES, ""};
+  snprintf(error.message, sizeof error.message,
+           "shape: %s normalization has one value per statistic to train on",
+           axn_norm_name(wanted->norm));
   if (options->passes[PASS_TRAINING] && info->values_per_statistic == 1 &&
       info->running_statistics > 0)
     outcome = prepare_failure(&prepared, error.status, &error);

@@ -107,7 +107,7 @@ static const char *option_at_fault(const struct prepared *prepared, axn_status s
     /* --isa was checked when it was read, so only the environment can be at fault. */
     return prepared->desc.isa == AXN_ISA_AUTO ? "AXISNORM_ISA" : "--isa";
   case AXN_ERROR_OPTION:
-    return prepared->desc.layout == AXN_CHANNELS_LAST ? "--layout" : "--norm";
+    return "--negative-slope"; /* every other enum and option was checked when it was read */
   case AXN_ERROR_STATISTICS:
     return "--running-mean";
   default:

@@ -85,10 +85,6 @@ static axn_status check_enums(const axn_desc *desc, axn_error *error) {
   if (axn_activation_name(desc->activation) == NULL) {
     return axn_fail(error, AXN_ERROR_OPTION, "activation: %d is unknown", (int)desc->activation);
   }
-  if (desc->activation == AXN_ACTIVATION_LEAKY_RELU && !isfinite((float)desc->negative_slope)) {
-    return axn_fail(error, AXN_ERROR_OPTION, "negative_slope: %g is not finite, or not as a float",
-                    desc->negative_slope);
-  }
   if (desc->parameters != AXN_PARAMETERS_PER_CHANNEL &&
       desc->parameters != AXN_PARAMETERS_PER_ELEMENT) {
     return axn_fail(error, AXN_ERROR_OPTION, "parameters: %d is unknown", (int)desc->parameters);
@@ -102,6 +98,12 @@ static axn_status check_enums(const axn_desc *desc, axn_error *error) {
 }
 
 static axn_status check_numbers(const axn_desc *desc, axn_error *error) {
+  const bool wide = desc->dtype == AXN_FLOAT64;
+  const double slope = wide ? desc->negative_slope : (double)(float)desc->negative_slope;
+  if (desc->activation == AXN_ACTIVATION_LEAKY_RELU && !isfinite(slope)) {
+    return axn_fail(error, AXN_ERROR_OPTION, "negative_slope: %g is not a finite %s",
+                    desc->negative_slope, wide ? "double" : "float");
+  }
   if (!(desc->epsilon > 0) || !isfinite(desc->epsilon)) {
     return axn_fail(error, AXN_ERROR_EPSILON, "epsilon: %g is not a finite number above 0",
                     desc->epsilon);

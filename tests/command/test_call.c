@@ -121,6 +121,8 @@ Test(call, wrong_calls_are_one_line_and_exit_2) {
       {"bench --activation leaky-relu --negative-slope x", "--negative-slope"},
       {"bench --activation leaky-relu --negative-slope nan", "--negative-slope"},
       {"bench --activation leaky-relu --negative-slope 1e400", "--negative-slope"},
+      {"explain --activation leaky-relu --negative-slope 1e300", "--negative-slope"},
+      {"explain --activation leaky-relu --negative-slope 1e300 --layout nhwc", "--negative-slope"},
       {"bench --activation relu --negative-slope 0.2", "--negative-slope"},
       {"explain --negative-slope 0.2", "--negative-slope"},
       {"bench --residual maybe", "--residual"},
@@ -180,6 +182,12 @@ Test(call, a_batch_beyond_the_input_is_told_how_many_samples_there_are) {
 Test(call, a_wrong_shape_is_named_once) {
   struct run run = run_command("bench --shape 4,8 --norm instance");
   cr_expect_null(strstr(run.err, "shape: shape"), "%s", run.err);
+  expect_error(run, 2, "--shape");
+}
+
+Test(call, of_several_norms_the_one_with_single_values_is_named) {
+  struct run run = run_command("bench --shape 1,8 --norms layer,batch");
+  cr_expect_not_null(strstr(run.err, "batch normalization"), "%s", run.err);
   expect_error(run, 2, "--shape");
 }
 
