@@ -39,7 +39,7 @@ static void print_help(void) {
 static enum outcome run(int count, char **arguments) {
   if (count < 2) return message_misused("subcommand", "missing; see axisnorm --help");
   const char *name = arguments[1];
-  bool asks_help = strcmp(name, "--help") == 0;
+  bool asks_help = options_ask_help(name);
   if (asks_help || strcmp(name, "--version") == 0) {
     if (count > 2) return message_misused(arguments[2], "nothing is due after %s", name);
     if (!asks_help) return print_version();

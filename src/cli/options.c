@@ -177,13 +177,17 @@ static const struct option_row *find_option(const struct command *command, const
   return NULL;
 }
 
+bool options_ask_help(const char *argument) {
+  return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
+}
+
 enum outcome options_parse(const struct command *command, int count, char **arguments,
                            struct options *options, bool *help) {
   set_defaults(options);
   *help = false;
   for (int i = 0; i < count; i++) {
     const char *argument = arguments[i];
-    if (strcmp(argument, "--help") == 0) {
+    if (options_ask_help(argument)) {
       *help = true;
       return DONE;
     }
@@ -224,5 +228,5 @@ void options_print_help(const struct command *command) {
   for (int t = 0; command->tables[t] != NULL; t++)
     for (const struct option_row *row = command->tables[t]; row->name != NULL; row++)
       print_option_help(row);
-  printf("%-28s%s\n\nExample:\n%s\n", "  --help", "this text", command->example);
+  printf("%-28s%s\n\nExample:\n%s\n", "  --help, -h", "this text", command->example);
 }

@@ -67,6 +67,9 @@ extern const struct option_row options_norms[];     /* --norms, a list; the usua
 extern const struct option_row options_all_norms[]; /* the same; all of them without */
 extern const struct option_row options_common[];    /* geometry, machine, format */
 
+/* Whether an argument is --help, or -h. */
+bool options_ask_help(const char *argument);
+
 /* Fills in defaults, then what the arguments say. Sets *help where --help is among them. */
 enum outcome options_parse(const struct command *command, int count, char **arguments,
                            struct options *options, bool *help);

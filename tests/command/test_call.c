@@ -28,6 +28,17 @@ Test(call, help_of_every_subcommand_has_an_example) {
   }
 }
 
+Test(call, a_short_h_asks_for_help_too) {
+  static const char *const calls[][2] = {{"-h", "--help"}, {"bench -h", "bench --help"}};
+  for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+    char *text = expect_done(run_command(calls[i][0]));
+    char *due = expect_done(run_command(calls[i][1]));
+    cr_expect_str_eq(text, due);
+    free(text);
+    free(due);
+  }
+}
+
 Test(call, version_names_version_instruction_set_and_threads) {
   char *text = expect_done(run_command("--version"));
   cr_expect_eq(strncmp(text, "axisnorm ", 9), 0);
