@@ -156,8 +156,10 @@ static void number_cell(double number, enum report_style style, char cell[CELL_L
     /* An exact zero says that the batch has no influence: it must not look like a rounded one. */
     if (number == 0)
       snprintf(cell, CELL_LIMIT, "0");
+    else if (number < 5e-5)
+      snprintf(cell, CELL_LIMIT, "<0.01%%");
     else
-      snprintf(cell, CELL_LIMIT, number < 1e-4 ? "%.1e%%" : "%.2f%%", number * 100);
+      snprintf(cell, CELL_LIMIT, "%.2f%%", number * 100);
     break;
   }
 }

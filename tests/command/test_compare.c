@@ -310,6 +310,14 @@ Test(compare, a_batch_of_everything_has_no_noise) {
   free(text);
 }
 
+/* What rounding leaves of nothing is told from an exact 0, but not spelled out. */
+Test(compare, the_table_rounds_what_is_next_to_nothing) {
+  char *text = expect_done(run_command("compare --shape 6,4,3,3 --norms batch,layer --batch 6"));
+  cr_expect_not_null(strstr(text, "<0.01%"), "%s", text);
+  cr_expect_null(strstr(text, "e-"), "%s", text);
+  free(text);
+}
+
 Test(compare, rows_that_cannot_be_trained_are_null) {
   char *text = expect_done(run_command("compare --shape 8,4 --batch 1,4 --format json")), row[1024];
   const char *rest = text;
