@@ -130,10 +130,10 @@ static enum outcome settle_parameters(struct apply *a) {
     value_shape_text(&tensors[i]->shape, has);
     if (i == 1 && a->scale.data != NULL) {
       value_shape_text(&a->scale.shape, due);
-      return message_failed(paths[i], "shape [%s]: [%s] is due, as the scale has", has, due);
+      return message_failed(paths[i], "shape [%s], expected [%s], as the scale has", has, due);
     }
     value_shape_text(&elements, due);
-    return message_failed(paths[i], "shape [%s]: [%" PRId64 "]%s%s%s is due", has, desc.shape[1],
+    return message_failed(paths[i], "shape [%s], expected [%" PRId64 "]%s%s%s", has, desc.shape[1],
                           both ? " or [" : "", both ? due : "", both ? "]" : "");
   }
   bool given = a->scale.data != NULL || a->shift.data != NULL;
@@ -151,7 +151,7 @@ static enum outcome read_shaped(const char *path, const struct shape *due, struc
   char has[SHAPE_TEXT_LIMIT], wanted[SHAPE_TEXT_LIMIT];
   value_shape_text(&tensor->shape, has);
   value_shape_text(due, wanted);
-  return message_failed(path, "shape [%s]: [%s] is due", has, wanted);
+  return message_failed(path, "shape [%s], expected [%s]", has, wanted);
 }
 
 /* The library takes them as they are, and gives NaNs: so would mean and variance the wrong way round. */
@@ -159,8 +159,8 @@ static enum outcome check_variances(const char *path, const struct tensor *varia
   for (int64_t i = 0; i < variances->count; i++) {
     double variance = element_get(variances->data, variances->dtype, i);
     if (variance < 0)
-      return message_failed(path, "%g at index %" PRId64 ": a variance is not below 0", variance,
-                            i);
+      return message_failed(path, "%g at index %" PRId64 ": a variance cannot be negative",
+                            variance, i);
   }
   return DONE;
 }

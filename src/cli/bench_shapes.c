@@ -91,7 +91,7 @@ static enum outcome read_case(struct table *table, char *line, struct wanted *re
   *result = (struct wanted){.source = {table->path, table->line}};
   if (!value_norm(values[COLUMN_NORM], &result->norm)) return wrong_line(table, "unknown norm");
   if (*values[COLUMN_N] == '\0' || *values[COLUMN_C] == '\0')
-    return wrong_line(table, "n and c are due");
+    return wrong_line(table, "n and c are missing");
   for (int c = COLUMN_N; c <= COLUMN_W; c++)
     if (!read_extent(values[c], &result->shape))
       return wrong_line(table, "extents must be whole numbers, at least 1");

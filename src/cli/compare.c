@@ -180,7 +180,7 @@ static const char legend[] =
     "           those of all samples: root mean square, relative to inference\n"
     "us         microseconds for the batch; copy: the fastest plain copy of it\n";
 static const char missing[] =
-    "-          cannot be had: one value per statistic, a constant channel, a NaN or an infinity\n";
+    "-          not defined: one value per statistic, a constant channel, a NaN or an infinity\n";
 
 /* Drawn without replacement, a batch of a quarter shows an eighth too little. */
 static void print_few_samples(const struct options *options, int64_t samples) {
@@ -231,7 +231,8 @@ static enum outcome compare_rows(struct options *options, struct compare_input *
 
 static enum outcome run_compare(struct options *options) {
   if (options->input != NULL && options->shape.rank != 0)
-    return message_misused("--shape", "the input's own shape holds: give one of --shape, --input");
+    return message_misused("--shape",
+                           "give one of --shape, --input: an input has a shape of its own");
   if (options->norms.count == 0) value_usual_norms(&options->norms);
   enum outcome outcome = prepare_check_options(options);
   if (outcome != DONE) return outcome;

@@ -7,7 +7,7 @@
 #include "prepare.h"
 #include "random.h"
 
-/* A row of the result: one norm at one batch size. Numbers that cannot be had are not numbers. */
+/* A row of the result: one norm at one batch size. Numbers that are not defined are NaN. */
 struct compare_row {
   const char *norm, *activation;
   int64_t groups, batch, ghost_batch, values_per_statistic, statistics;

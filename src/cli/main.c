@@ -41,7 +41,7 @@ static enum outcome run(int count, char **arguments) {
   const char *name = arguments[1];
   bool asks_help = options_ask_help(name);
   if (asks_help || strcmp(name, "--version") == 0) {
-    if (count > 2) return message_misused(arguments[2], "nothing is due after %s", name);
+    if (count > 2) return message_misused(arguments[2], "nothing is expected after %s", name);
     if (!asks_help) return print_version();
     print_help();
     return DONE;

@@ -150,7 +150,7 @@ static enum outcome check_type(const char *name, const struct npy_header *header
   if (*dtype == 0) {
     char wanted[96];
     list_types(due.types, wanted, sizeof wanted);
-    return message_failed(name, "type %s%s: %s is due%s", type, type_in_words(type), wanted,
+    return message_failed(name, "type %s%s, expected %s%s", type, type_in_words(type), wanted,
                           due.reason);
   }
   if (header->fortran_order)

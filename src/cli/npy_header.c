@@ -99,17 +99,17 @@ const char *npy_header_parse(const char *text, size_t length, struct npy_header 
   if (!take(&c, '{')) return "its header is not a dictionary";
   while (!take(&c, '}')) {
     char name[24];
-    if (!take_string(&c, name, sizeof name)) return "its header is malformed: a key is due";
+    if (!take_string(&c, name, sizeof name)) return "its header is malformed: expected a key";
     int key = 0;
     while (key < KEYS && strcmp(name, names[key]) != 0) key++;
     if (key == KEYS) return "its header has an unknown key";
     if (seen[key]) return "its header has a key twice";
     seen[key] = true;
-    if (!take(&c, ':')) return "its header is malformed: a colon is due";
+    if (!take(&c, ':')) return "its header is malformed: expected a colon";
     const char *wrong = take_value(&c, (enum key)key, header);
     if (wrong != NULL) return wrong;
     if (take(&c, ',')) continue;
-    if (!take(&c, '}')) return "its header is malformed: a comma or the end is due";
+    if (!take(&c, '}')) return "its header is malformed: expected a comma or the end";
     break;
   }
   skip_space(&c);

@@ -26,7 +26,7 @@ const char *option_shape(const char *text, struct options *options, void *target
   (void)options;
   struct integer_list list;
   if (!value_integers(text, 0, INT64_MAX, &list))
-    return "not a shape: whole numbers such as 32,64,56,56 are due";
+    return "not a shape: expected whole numbers such as 32,64,56,56";
   if (list.count < 2 || list.count > 5) return "a shape has 2 to 5 extents: N,C, then spatial";
   struct shape shape = {.rank = list.count};
   for (int k = 0; k < list.count; k++) {

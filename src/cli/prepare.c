@@ -176,7 +176,7 @@ static enum outcome create_plan(struct prepared *prepared) {
 
 enum outcome prepare_check_rank(const char *source, int rank) {
   if (rank >= 2 && rank <= 5) return DONE;
-  return message_failed(source, "has %d %s: N,C and up to 3 spatial axes are due", rank,
+  return message_failed(source, "has %d %s, expected N,C and up to 3 spatial axes", rank,
                         rank == 1 ? "axis" : "axes");
 }
 

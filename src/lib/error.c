@@ -6,7 +6,7 @@
 
 static const char *const texts[] = {
     [AXN_OK] = "success",
-    [AXN_ERROR_NULL] = "null pointer where data is due",
+    [AXN_ERROR_NULL] = "null pointer where data is required",
     [AXN_ERROR_STRUCT_SIZE] = "struct not started by its init function",
     [AXN_ERROR_OPTION] = "unknown option value, or one that this norm does not take",
     [AXN_ERROR_SHAPE] = "rank or extent out of range",

@@ -366,7 +366,7 @@ Test(compare, the_table_says_what_it_shows) {
 
 /* A dash is explained where there is one: here every statistic has one value. */
 Test(compare, the_table_explains_its_dashes) {
-  static const char *const legend = "\n-          cannot be had";
+  static const char *const legend = "\n-          not defined";
   char *text = expect_done(run_command("compare --shape 4,3 --norms batch --batch 1"));
   cr_expect_not_null(strstr(text, legend), "%s", text);
   free(text);

@@ -191,7 +191,7 @@ Test(files, inputs_that_are_no_tensors_are_told_apart) {
   static const char *const cases[][2] = {{"empty.npy", ": the file is empty\n"},
                                          {"x.npz", "numpy.savez"},
                                          {"text.npy", ": not a .npy file\n"},
-                                         {"one_axis.npy", ": has 1 axis: N,C"},
+                                         {"one_axis.npy", ": has 1 axis, expected N,C"},
                                          {"no_samples.npy", ": shape [0,3,2]: nothing to draw"}};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     struct run run = run_command("compare --input %s", path_of(cases[i][0]));

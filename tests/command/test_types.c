@@ -289,23 +289,24 @@ struct mismatch {
 
 Test(types, files_of_other_types_are_errors_that_say_which_is_due) {
   static const struct mismatch cases[] = {
-      {"--dtype f64", "f4", "f4", "type <f4 (float32): <f8 (float64) is due, as --dtype asks"},
-      {"--dtype f32", "f8", "f8", "type <f8 (float64): <f4 (float32) is due, as --dtype asks"},
-      {"--dtype bf16", "f2", "f2", "type <f2 (float16): <u2 (bfloat16) is due"},
-      {"--dtype f16", "u2", "u2", "type <u2 (uint16): <f2 (float16) is due"},
+      {"--dtype f64", "f4", "f4", "type <f4 (float32), expected <f8 (float64), as --dtype asks"},
+      {"--dtype f32", "f8", "f8", "type <f8 (float64), expected <f4 (float32), as --dtype asks"},
+      {"--dtype bf16", "f2", "f2", "type <f2 (float16), expected <u2 (bfloat16)"},
+      {"--dtype f16", "u2", "u2", "type <u2 (uint16), expected <f2 (float16)"},
       {"", "u2", "u2", "--dtype bf16"},
-      {"", "i4", "i4", "type <i4: <f4 (float32), <f8 (float64) or <f2 (float16) is due"},
+      {"", "i4", "i4", "type <i4, expected <f4 (float32), <f8 (float64) or <f2 (float16)"},
       {"", "big", "big", "type >f8 is big-endian: write it little-endian"},
       {"", "V2", "V2", "view('uint16')"},
-      {"--scale %s", "f4", "f8", "type <f8 (float64): <f4 (float32) is due for this input"},
-      {"--shift %s", "f8", "f2", "<f4 (float32) or <f8 (float64) is due for this input"},
-      {"--scale %4 --shift %s", "f8", "f8", "<f4 (float32) is due, as the scale has"},
-      {"--scale %8 --shift %s", "f8", "f4", "<f8 (float64) is due, as the scale has"},
-      {"--residual %s", "f4", "f8", "<f4 (float32) is due, as the input has"},
-      {"--grad-output %s --grad-input %o", "f8", "f4", "<f8 (float64) is due, as the input has"},
-      {"--running-mean %s --running-var %s", "f8", "f4", "<f8 (float64) is due for the statistics"},
+      {"--scale %s", "f4", "f8", "type <f8 (float64), expected <f4 (float32) for this input"},
+      {"--shift %s", "f8", "f2", "expected <f4 (float32) or <f8 (float64) for this input"},
+      {"--scale %4 --shift %s", "f8", "f8", "expected <f4 (float32), as the scale has"},
+      {"--scale %8 --shift %s", "f8", "f4", "expected <f8 (float64), as the scale has"},
+      {"--residual %s", "f4", "f8", "expected <f4 (float32), as the input has"},
+      {"--grad-output %s --grad-input %o", "f8", "f4", "expected <f8 (float64), as the input has"},
+      {"--running-mean %s --running-var %s", "f8", "f4",
+       "expected <f8 (float64) for the statistics"},
       {"--running-mean %s --running-var %s", "f2", "f2",
-       "<f4 (float32) is due for the statistics"}};
+       "expected <f4 (float32) for the statistics"}};
   static const char *const files[][2] = {{"f4", "<f4"}, {"f8", "<f8"}, {"f2", "<f2"},
                                          {"u2", "<u2"}, {"i4", "<i4"}, {"big", ">f8"},
                                          {"V2", "|V2"}};

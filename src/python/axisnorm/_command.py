@@ -68,7 +68,7 @@ def compare(
     Returns:
         A dict per norm and batch size, with the keys norm, groups, activation, batch, ghost_batch,
         values_per_statistic, statistics, mean_noise, variance_noise, output_deviation, gradient_deviation,
-        forward_seconds, inference_seconds, backward_seconds, copy_seconds. What cannot be had is None.
+        forward_seconds, inference_seconds, backward_seconds, copy_seconds. What is not defined is None.
     """
     options = {"groups": groups, "axis": axis, "epsilon": epsilon, "layout": layout, "seed": seed,
                "threads": threads, "ghost-batch": ghost_batch, "activation": activation,
