@@ -146,6 +146,9 @@ Test(plan_arguments, unknown_isa) {
     axn_status status = axn_plan_create(&plan, &desc, &error);
     cr_assert(status == AXN_ERROR_OPTION || status == AXN_ERROR_ISA);
     check_message(&error, status, "isa");
+    char number[16];
+    snprintf(number, sizeof number, "%d is", unknown[i]);
+    cr_expect_not_null(strstr(error.message, number), "%s", error.message);
   }
 }
 

@@ -7,10 +7,11 @@
  *
  *     grad_x = rstd * (g - mean(g) - (e - mean(e)) * mean(g * (e - mean(e))))
  *
- * mean(e) is what the mean, saved as float, was off by; the first pass recovers it. The gradients of
- * scale and shift are sums of grad_y * (e - mean(e)) and of grad_y over all that share a parameter:
+ * mean(e) is what the mean, saved as float, was off by; the first pass recovers it. With a second moment
+ * in place of mean and variance, mean(g) and mean(e) play no part.
  *
- * With a second moment in place of mean and variance, mean(g) and mean(e) play no part.
+ * The gradients of scale and shift are sums of grad_y * (e - mean(e)) and of grad_y over all that share a
+ * parameter:
  *
  * - where a line has one parameter, they fall out of the first pass, line by line; a line that meets
  *   several, one after the other, has a *segment* for each;

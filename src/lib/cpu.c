@@ -109,11 +109,12 @@ axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernel_set **k
     source = "AXISNORM_ISA";
     name = getenv(source);
     *isa = name != NULL && name[0] != '\0' ? isa_of_name(name) : best_isa();
+  } else if (name == NULL) {
+    return axn_fail(error, AXN_ERROR_ISA, "isa: %d is unknown", (int)wanted);
   }
   if (!axn_isa_available(*isa)) {
     return axn_fail(error, AXN_ERROR_ISA,
-                    "%s: %.40s is not an instruction set of this machine and build", source,
-                    name != NULL ? name : "unknown value");
+                    "%s: %.40s is not an instruction set of this machine and build", source, name);
   }
   *kernels = variants[*isa].kernels;
   return AXN_OK;

@@ -11,10 +11,10 @@ static const char *const texts[] = {
     [AXN_ERROR_OPTION] = "unknown option value, or one that this norm does not take",
     [AXN_ERROR_SHAPE] = "rank or extent out of range",
     [AXN_ERROR_OVERFLOW] = "size does not fit",
-    [AXN_ERROR_GROUPS] = "groups do not divide the channels",
+    [AXN_ERROR_GROUPS] = "groups do not divide the channels, or ghost batches the samples",
     [AXN_ERROR_AXIS] = "no such axis",
     [AXN_ERROR_EPSILON] = "epsilon is not a finite number above 0",
-    [AXN_ERROR_MOMENTUM] = "momentum out of range",
+    [AXN_ERROR_MOMENTUM] = "momentum or batch count out of range",
     [AXN_ERROR_THREADS] = "negative thread count",
     [AXN_ERROR_ISA] = "instruction set not available",
     [AXN_ERROR_MEMORY] = "out of memory",
@@ -22,8 +22,8 @@ static const char *const texts[] = {
     [AXN_ERROR_WORKSPACE] = "workspace too small",
     [AXN_ERROR_ALIGNMENT] = "buffer not aligned to its element type",
     [AXN_ERROR_OVERLAP] = "buffers overlap",
-    [AXN_ERROR_STATISTICS] = "statistics missing, or not ones that fit together",
-    [AXN_ERROR_STRATEGY] = "strategy incomplete, or it selects axes that cannot be",
+    [AXN_ERROR_STATISTICS] = "statistics missing, or given ones that do not fit together",
+    [AXN_ERROR_STRATEGY] = "strategy incomplete, or it selects axes that the tensor does not have",
     [AXN_ERROR_STRIDES] = "strides below 1, or that let elements overlap",
 };
 
