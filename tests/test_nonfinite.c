@@ -167,3 +167,27 @@ Test(nonfinite, grad_y) {
     rig_free(&dirty);
   }
 }
+
+/* A running variance that is none: its own channel, in inference and backward. */
+Test(nonfinite, running_variance) {
+  const float wrong[] = {-1, NAN, -INFINITY};
+  enum { CHANNEL = 2 };
+  for (int i = 0; i < 6; i++) {
+    axn_desc desc = desc_of(AXN_BATCH_NORM, 3, 5, 37, 3, 0);
+    desc.layout = i % 2 == 0 ? AXN_CHANNELS_FIRST : AXN_CHANNELS_LAST;
+    rig clean = rig_make(&desc, RIG_ALL, DATA_STANDARD, 407);
+    rig dirty = rig_make(&desc, RIG_ALL, DATA_STANDARD, 407);
+    dirty.running_variance[CHANNEL] = wrong[i / 2];
+    rig_infer(&clean);
+    rig_infer(&dirty);
+    rig_backward_frozen(&clean);
+    rig_backward_frozen(&dirty);
+    for (int64_t e = 0; e < dirty.sizes.elements; e++) {
+      const int bad = dirty.sizes.channel_of[e] == CHANNEL;
+      check_element(&dirty, "y", e, bad, dirty.y[e], clean.y[e]);
+      check_element(&dirty, "grad_x", e, bad, dirty.grad_x[e], clean.grad_x[e]);
+    }
+    rig_free(&clean);
+    rig_free(&dirty);
+  }
+}

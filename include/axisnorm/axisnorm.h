@@ -8,7 +8,7 @@
  *
  *     y = activation((x - mean) / sqrt(variance + epsilon) * scale + shift + residual)
  *
- * where scale, shift, residual and activation are each there or not.
+ * where scale, shift, residual and activation are each optional.
  *
  *                        reduced axes of N C H W       statistics   running statistics
  *     AXN_BATCH_NORM     N, H, W                       C            [C]
@@ -45,10 +45,11 @@
  *     args.workspace_size = size;
  *     status = axn_forward_training(plan, &args, NULL);
  *
- * Ownership: the library owns plans alone. Every buffer is the caller's, in a run nothing is
+ * Ownership: the library owns plans alone. Every buffer is the caller's; in a run nothing is
  * allocated, printed or kept. Threads: a plan never changes once made, so any number of threads may
- * run it at the same time, each on outputs and a workspace of its own. Nothing is global but what the
- * processor is, asked once.
+ * run it at the same time, each on outputs and a workspace of its own. The only global state is what
+ * the processor can do, found out once. axn_plan_create() reads the environment (AXISNORM_ISA): no
+ * other thread may change that meanwhile.
  *
  * Results depend on the shape and the data alone: they are the same bits for every number of
  * threads and every instruction set, and for all norms but batch and ghost (layer and rms with
@@ -85,11 +86,11 @@ extern "C" {
 /* What a call came to. The numbers are part of the ABI: they never change meaning. */
 typedef enum axn_status {
   AXN_OK = 0,
-  AXN_ERROR_NULL = 1,            /* a null pointer where data is due */
+  AXN_ERROR_NULL = 1,            /* a null pointer where data is required */
   AXN_ERROR_STRUCT_SIZE = 2,     /* a struct not started by its axn_..._init function */
   AXN_ERROR_OPTION = 3,          /* an unknown enum value, or one that this norm does not take; an
                                     option out of range that has no status of its own; an output
-                                    that this plan has not */
+                                    that this plan does not have */
   AXN_ERROR_SHAPE = 4,           /* a rank or an extent out of range */
   AXN_ERROR_OVERFLOW = 5,        /* a size in elements or bytes that does not fit */
   AXN_ERROR_GROUPS = 6,          /* groups below 1, or that do not divide the channels; ghost_batch
@@ -107,14 +108,15 @@ typedef enum axn_status {
   AXN_ERROR_ALIGNMENT = 15,      /* a buffer not aligned to its element type */
   AXN_ERROR_OVERLAP = 16,        /* an output that overlaps another buffer, other than in place */
   AXN_ERROR_STATISTICS = 17,     /* statistics given that do not fit together, or are missing */
-  AXN_ERROR_STRATEGY = 18,       /* a strategy without a function, or that selects what cannot be */
+  AXN_ERROR_STRATEGY = 18,       /* a strategy without a function, or whose axes the tensor lacks */
   AXN_ERROR_STRIDES = 19         /* a stride below 1, or strides that let elements overlap */
 } axn_status;
 
 /* A short English text for a status; never null. */
 AXN_API const char *axn_status_string(axn_status status);
 
-/* What went wrong, in words: one line that names the field, without a line end. The caller's. */
+/* What went wrong, in words: one line that names the field, without a line end. The caller owns it; a
+ * call that succeeds leaves AXN_OK and an empty message. */
 typedef struct axn_error {
   axn_status status;
   char message[240];
@@ -206,7 +208,9 @@ typedef void (*axn_task)(void *data, int64_t begin, int64_t end);
 
 /* A host's own parallel loop, in place of OpenMP: calls task(data, begin, end) on disjoint ranges
  * that together cover 0 to count, on up to `threads` threads, in any order, and returns when all
- * are done. `threads` is what the plan or the call asked for, 0 where neither did. */
+ * are done. `threads` is what the plan or the call asked for, but no more than count; 0 where neither
+ * asked: the host decides. It is not called where one thread will do, as for tensors of fewer than
+ * 32768 elements. */
 typedef void (*axn_parallel_for)(void *context, int threads, int64_t count, axn_task task,
                                  void *data);
 
@@ -232,8 +236,8 @@ typedef enum axn_running_rule {
  * axn_strategy_init(). docs/strategies.md has a complete example. */
 typedef struct axn_strategy {
   size_t struct_size;
-  const char *name; /* for messages; due */
-  /* Due. Fills in *axes, of which `reduced` comes as 0, split_axis as -1, split_groups as 1; looks at no
+  const char *name; /* for messages; required */
+  /* Required. Fills in *axes, of which `reduced` comes as 0, split_axis as -1, split_groups as 1; looks at no
    * more of the descriptor than shape, rank and its own options. It is called by axn_plan_create()
    * alone, on its thread. On failure it returns a status other than AXN_OK, and may say why in *error
    * if that is not null. What it selects is checked: an axis that the tensor does not have is an error
@@ -380,6 +384,7 @@ static inline axn_plan_info axn_plan_info_init(void) {
   return info;
 }
 
+/* Fills in *info. Errors: AXN_ERROR_NULL, AXN_ERROR_STRUCT_SIZE. */
 AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, axn_error *error);
 
 /*
@@ -390,7 +395,9 @@ AXN_API axn_status axn_plan_describe(const axn_plan *plan, axn_plan_info *info, 
  *   AXN_FLOAT64. Each is aligned to its element, no more. Pointers marked optional may be null. rstd is
  *   1 / sqrt(variance + epsilon); for rms, with the mean of the squares in place of the variance, and
  *   the mean is 0. Statistics stand in the order of the layout: what reducing a dense x's array along the
- *   reduced axes leaves.
+ *   reduced axes leaves. So they are [C] for batch, [N] for layer and rms (axis 1), [N, C] for instance,
+ *   [N, groups] for group, [N, spatial] for positional, [N / ghost_batch, C] for ghost; with axis 3 of
+ *   N x C x H x W, [N, C, H] with channels first and [N, H, C] with channels last.
  *   Outputs overlap no other buffer, but where it says `may be`: then it is the same address, with the same
  *   strides (AXN_ERROR_OVERLAP). What counts are elements: a view may lie in another's gaps, as two slices of
  *   channels do. Where two views of different strides are woven into each other so that neither a
@@ -416,7 +423,7 @@ typedef struct axn_training_args {
   void *running_mean; /* optional, updated; batch, instance and ghost only, both or neither */
   void *running_variance;
   int64_t *batch_count; /* optional, batches so far, 0 or above, incremented (by the number of ghost
-                           batches); due with running statistics and AXN_MOMENTUM_CUMULATIVE */
+                           batches); required with running statistics and AXN_MOMENTUM_CUMULATIVE */
   void *workspace;
   size_t workspace_size;
   int threads;
@@ -440,15 +447,17 @@ AXN_API axn_status axn_forward_training(const axn_plan *plan, const axn_training
 
 /* Forward in inference. With running_mean and running_variance (batch, ghost and instance) these
  * normalize; batch and ghost must have them. Without, as in training, from x: all others, and instance
- * by choice (where a statistic has one value, that gives the shift). The workspace that a call needs
- * can be smaller than the plan's with instance normalization: with running statistics. */
+ * by choice (where a statistic has one value, that gives the shift). With running statistics, instance
+ * normalization may need less workspace than the plan says.
+ * Running variances are not checked: where running_variance + epsilon is NaN or not above 0, its channel
+ * becomes NaN or infinite, here and in backward, and no other. */
 typedef struct axn_inference_args {
   size_t struct_size;
   const void *x;
-  void *y;           /* may be x, or residual */
-  const void *scale; /* optional: 1 */
-  const void *shift; /* optional: 0 */
-  const void *running_mean;
+  void *y;                  /* may be x, or residual */
+  const void *scale;        /* optional: 1 */
+  const void *shift;        /* optional: 0 */
+  const void *running_mean; /* both or neither, see above */
   const void *running_variance;
   void *workspace;
   size_t workspace_size;
@@ -473,7 +482,7 @@ AXN_API axn_status axn_forward_inference(const axn_plan *plan, const axn_inferen
  * With an activation, its argument z is computed again, from x, the statistics, scale, shift and
  * residual: nothing of z is kept from forward, and y is not needed. The gradient by z,
  * grad_y * activation'(z), is written to grad_residual or, where that is null, to grad_x first, so that
- * one of them is due; the 16-bit types round it there, once. How near that z is to forward's where the
+ * one of them is required; the 16-bit types round it there, once. How near that z is to forward's where the
  * mean is large: docs/mathematics.md, section 7.11.
  * Errors besides the common ones: AXN_ERROR_NULL where an activation lacks x, or both grad_x and
  * grad_residual; AXN_ERROR_OPTION where grad_residual is given without an activation. */
@@ -482,9 +491,9 @@ typedef struct axn_backward_args {
   const void *x; /* optional with running statistics, without grad_scale and without activation */
   const void *grad_y;
   const void *scale; /* optional: 1 */
-  const void *mean;
+  const void *mean;  /* these two, rms: rstd alone; or */
   const void *rstd;
-  const void *running_mean;
+  const void *running_mean; /* these two */
   const void *running_variance;
   void *grad_x;     /* optional output; may be grad_y */
   void *grad_scale; /* optional output, also where scale is null */

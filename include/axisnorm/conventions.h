@@ -68,8 +68,8 @@ static inline double axn_framework_rms_epsilon(axn_framework framework) {
   return 0;
 }
 
-/* The default epsilon of a framework's layer for a norm: ghost as batch, positional as layer. 0, which no plan
- * takes, where the framework has no such layer, or is unknown. */
+/* The default epsilon of a framework's layer for a norm: ghost as batch, positional as layer. 0, which
+ * no plan takes, where the framework has no such layer, or is unknown. */
 static inline double axn_framework_epsilon(axn_framework framework, axn_norm norm) {
   if (norm == AXN_RMS_NORM) return axn_framework_rms_epsilon(framework);
   if (norm == AXN_GHOST_BATCH_NORM) norm = AXN_BATCH_NORM;
@@ -112,8 +112,9 @@ static inline axn_running_variance axn_framework_running_variance(axn_framework 
              : AXN_RUNNING_VARIANCE_BIASED;
 }
 
-/* Sets epsilon, momentum and running_variance to a framework's defaults for desc's norm. What the framework
- * has not makes axn_plan_create() fail with AXN_ERROR_EPSILON: set epsilon oneself. */
+/* Sets epsilon, momentum and running_variance to a framework's defaults for desc->norm, which has to be
+ * set before. Where the framework has no such layer, epsilon becomes 0 and axn_plan_create() fails with
+ * AXN_ERROR_EPSILON: set your own. */
 static inline void axn_desc_follow(axn_desc *desc, axn_framework framework) {
   desc->epsilon = axn_framework_epsilon(framework, desc->norm);
   desc->momentum = axn_framework_momentum(framework);

@@ -15,8 +15,9 @@
  *     norm, then layer:   weight[o][i]... * factor[i],
  *                         bias[o] + sum over i and the kernel of weight[o][i][k] * offset[i]
  *
- * All arrays are float; computed in float64 and rounded once. docs/folding.md has the derivation, what padding does to the
- * second form, and how far the folded layer's results are from those of the two layers.
+ * All arrays are float; computed in float64 and rounded once. docs/folding.md has the derivation, what
+ * padding does to the second form, and how far the folded layer's results are from those of the two
+ * layers.
  *
  * Ownership: all arrays are the caller's; nothing is allocated. Threads: a call is one thread's work
  * and touches its arguments alone. Errors: arguments are checked before anything is written.
@@ -46,7 +47,7 @@ typedef struct axn_fold_args {
   int64_t groups;          /* divides both; 1 by default; in_channels for a depthwise convolution */
   int64_t kernel_elements; /* product of the kernel's extents; 1 by default: a linear layer */
   int transposed;          /* a transposed convolution: layer before the norm only */
-  axn_padding padding;     /* layer after the norm only, and due there */
+  axn_padding padding;     /* layer after the norm only, and required there */
   const float *weight;     /* [out_channels, in_channels / groups, kernel_elements], dense;
                               transposed: [in_channels, out_channels / groups, kernel_elements] */
   const float *bias;       /* [out_channels]; optional: 0 */
@@ -57,8 +58,8 @@ typedef struct axn_fold_args {
   const float *shift;            /* optional: 0 */
   double epsilon;                /* 1e-5 by default */
   float *folded_weight;          /* output, as weight; may be weight */
-  float *folded_bias; /* output, [out_channels]; may be bias. Due also where the layer has
-                                    no bias: it has one now */
+  float *folded_bias;            /* output, [out_channels]; may be bias. Required also where the
+                                    layer has no bias: it has one now */
 } axn_fold_args;
 
 static inline axn_fold_args axn_fold_init(void) {

@@ -127,7 +127,7 @@ static inline axn_moment_results axn_moment_results_init(void) {
  * for AXN_FLOAT64 they are float where that gives double (the state has the doubles), and for rms,
  * whose rstd is that of the second moment, they are mean and rstd of layer normalization.
  * Errors: AXN_ERROR_STATISTICS where the state has seen no value, AXN_ERROR_TOO_FEW_VALUES where it
- * has seen one and the unbiased variance is due, AXN_ERROR_OPTION, AXN_ERROR_EPSILON. */
+ * has seen one and the unbiased variance is asked for, AXN_ERROR_OPTION, AXN_ERROR_EPSILON. */
 AXN_API axn_status axn_moments_finish(const axn_moment_state *state,
                                       const axn_moment_results *results, axn_error *error);
 
@@ -154,7 +154,7 @@ AXN_API axn_status axn_moments_set_running(const axn_plan *plan, const axn_momen
 /* The same, but moves the running statistics as axn_forward_training() would have done, had it seen
  * all the state's values as one batch: with the plan's momentum; for ghost once per ghost batch, in
  * turn. For a batch that came in several pieces, or was spread over machines. batch_count: optional,
- * batches so far, incremented (by the number of ghost batches); due with AXN_MOMENTUM_CUMULATIVE. */
+ * batches so far, incremented (by the number of ghost batches); required with AXN_MOMENTUM_CUMULATIVE. */
 AXN_API axn_status axn_moments_update_running(const axn_plan *plan, const axn_moment_state *state,
                                               void *running_mean, void *running_variance,
                                               int64_t *batch_count, axn_error *error);
