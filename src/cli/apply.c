@@ -1,27 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* axisnorm apply: one normalization of one file, and its backward pass. */
 #define _POSIX_C_SOURCE 200809L
+#include "apply.h"
 #include "commands.h"
-#include "element.h"
 #include "npy.h"
 #include "passes.h"
 #include "progress.h"
 #include "report.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <string.h>
-
-/* The tensors of a call. Those whose data stay null are not part of it. */
-struct apply {
-  const struct options *options;
-  struct wanted wanted;
-  struct prepared prepared;
-  struct tensor x, scale, shift, residual, running_mean, running_var, grad_output;
-  struct tensor y, mean, rstd, grad_input, grad_scale, grad_shift, grad_residual;
-};
 
 /* An output that was asked for, and the tensor that goes there. */
 struct apply_output {
@@ -31,22 +20,9 @@ struct apply_output {
 };
 enum { APPLY_OUTPUTS = 9 };
 
-static bool wants_gradient(const struct options *o) {
-  return o->grad_output != NULL;
-}
-
-static bool wants_statistics(const struct options *o) {
-  return o->mean_output != NULL || o->rstd_output != NULL;
-}
-
 /* Statistics of x are due, rather than running ones that stand for them. */
 static bool uses_own_statistics(const struct options *o) {
   return o->mode == MODE_TRAINING || o->running_mean == NULL;
-}
-
-static bool updates_running(const struct options *o) {
-  return o->mode == MODE_TRAINING && (o->running_mean != NULL || o->running_mean_output != NULL ||
-                                      o->running_var_output != NULL);
 }
 
 static bool activates(const struct options *o) {
@@ -61,8 +37,9 @@ static enum outcome check_gradient_options(const struct options *o) {
                                                : NULL;
   if (o->grad_residual != NULL && o->residual == NULL)
     return message_misused("--grad-residual", "needs --residual too");
-  if (any != NULL && !wants_gradient(o)) return message_misused(any, "needs --grad-output too");
-  if (any == NULL && wants_gradient(o))
+  if (any != NULL && !apply_wants_gradient(o))
+    return message_misused(any, "needs --grad-output too");
+  if (any == NULL && apply_wants_gradient(o))
     return message_misused("--grad-output",
                            "needs one of --grad-input, --grad-scale, --grad-shift, --grad-residual "
                            "too");
@@ -80,180 +57,33 @@ static enum outcome check_options(const struct options *o) {
     return message_misused("--running-mean-output", "only training updates running statistics");
   if (o->mode == MODE_INFERENCE && o->running_var_output != NULL)
     return message_misused("--running-var-output", "only training updates running statistics");
-  if (wants_statistics(o) && !uses_own_statistics(o))
+  if (apply_wants_statistics(o) && !uses_own_statistics(o))
     return message_misused(o->mean_output != NULL ? "--mean-output" : "--rstd-output",
                            "inference with running statistics computes none of its own");
   enum outcome outcome = check_gradient_options(o);
   return outcome == DONE ? prepare_check_options(o) : outcome;
 }
 
-/* The extents, in the order of the file, of the axes that the plan reduces. */
-static void reduced_shape(const struct prepared *prepared, struct shape *shape) {
-  const axn_desc *desc = &prepared->desc;
-  shape->rank = 0;
-  for (int position = 0; position < desc->rank; position++) {
-    int axis = prepare_axis_at(desc, position);
-    if ((prepared->info.reduced_axes >> axis & 1) != 0)
-      shape->extents[shape->rank++] = desc->shape[axis];
-  }
-}
-
-/* The statistics as the extents, in the order of the file, of the axes that are kept; a split axis
- * as its groups. */
-static void statistics_shape(const struct prepared *prepared, struct shape *shape) {
-  const axn_plan_info *info = &prepared->info;
-  shape->rank = 0;
-  for (int position = 0; position < prepared->desc.rank; position++) {
-    int axis = prepare_axis_at(&prepared->desc, position);
-    if (axis == info->split_axis || (info->reduced_axes >> axis & 1) == 0)
-      shape->extents[shape->rank++] = prepare_parts(prepared, axis);
-  }
-}
-
-/* Finds out whether scale and shift are per channel or per normalized element. Where their shape
- * allows both, the one per element is meant, as in PyTorch's LayerNorm. Their type is settled too. */
-static enum outcome settle_parameters(struct apply *a) {
-  const struct options *o = a->options;
-  const axn_desc desc = a->prepared.desc;
-  struct shape channels = {.rank = 1, .extents = {desc.shape[1]}}, elements;
-  reduced_shape(&a->prepared, &elements);
-  bool both = prepare_takes_axis(desc.norm);
-  bool per_channel = true, per_element = both;
-  const struct tensor *tensors[] = {&a->scale, &a->shift};
-  const char *paths[] = {o->scale, o->shift};
-  for (int i = 0; i < 2; i++) {
-    if (tensors[i]->data == NULL) continue;
-    per_channel = per_channel && shape_equal(&tensors[i]->shape, &channels);
-    per_element = per_element && shape_equal(&tensors[i]->shape, &elements);
-    if (per_channel || per_element) continue;
-    char has[SHAPE_TEXT_LIMIT], due[SHAPE_TEXT_LIMIT];
-    value_shape_text(&tensors[i]->shape, has);
-    if (i == 1 && a->scale.data != NULL) {
-      value_shape_text(&a->scale.shape, due);
-      return message_failed(paths[i], "shape [%s], expected [%s], as the scale has", has, due);
-    }
-    value_shape_text(&elements, due);
-    return message_failed(paths[i], "shape [%s], expected [%" PRId64 "]%s%s%s", has, desc.shape[1],
-                          both ? " or [" : "", both ? due : "", both ? "]" : "");
-  }
-  bool given = a->scale.data != NULL || a->shift.data != NULL;
-  if (!given) return DONE;
-  prepare_release(&a->prepared);
-  if (per_element) a->wanted.parameters = AXN_PARAMETERS_PER_ELEMENT;
-  a->wanted.parameter_dtype = a->scale.data != NULL ? a->scale.dtype : a->shift.dtype;
-  return prepare(&a->prepared, o, &a->wanted);
-}
-
-static enum outcome read_shaped(const char *path, const struct shape *due, struct npy_due type,
-                                struct tensor *tensor) {
-  enum outcome outcome = npy_read_file(path, type, tensor);
-  if (outcome != DONE || shape_equal(&tensor->shape, due)) return outcome;
-  char has[SHAPE_TEXT_LIMIT], wanted[SHAPE_TEXT_LIMIT];
-  value_shape_text(&tensor->shape, has);
-  value_shape_text(due, wanted);
-  return message_failed(path, "shape [%s], expected [%s]", has, wanted);
-}
-
-/* The library takes them as they are, and gives NaNs: so would mean and variance the wrong way round. */
-static enum outcome check_variances(const char *path, const struct tensor *variances) {
-  for (int64_t i = 0; i < variances->count; i++) {
-    double variance = element_get(variances->data, variances->dtype, i);
-    if (variance < 0)
-      return message_failed(path, "%g at index %" PRId64 ": a variance cannot be negative",
-                            variance, i);
-  }
-  return DONE;
-}
-
-/* Running statistics: from files, or 0 and 1 where only updated ones are asked for. */
-static enum outcome read_running(struct apply *a) {
-  const struct options *o = a->options;
-  int64_t count = a->prepared.info.running_statistics;
-  axn_dtype dtype = tensor_statistics_dtype(a->x.dtype);
-  bool asked = o->running_mean != NULL || updates_running(o);
-  if (asked && count == 0)
-    return message_misused(o->running_mean != NULL          ? "--running-mean"
-                           : o->running_mean_output != NULL ? "--running-mean-output"
-                                                            : "--running-var-output",
-                           "%s normalization keeps no running statistics",
-                           axn_norm_name(a->prepared.desc.norm));
-  if (o->running_mean != NULL) {
-    struct shape shape = {.rank = 1, .extents = {count}};
-    struct npy_due due = {1u << dtype, " for the statistics of this input"};
-    enum outcome outcome = read_shaped(o->running_mean, &shape, due, &a->running_mean);
-    if (outcome == DONE) outcome = read_shaped(o->running_var, &shape, due, &a->running_var);
-    return outcome == DONE ? check_variances(o->running_var, &a->running_var) : outcome;
-  }
-  if (!asked) return DONE;
-  enum outcome outcome = tensor_create_vector(&a->running_mean, count, dtype, 0);
-  return outcome == DONE ? tensor_create_vector(&a->running_var, count, dtype, 1) : outcome;
-}
-
-/* What the mode and the input leave nothing to compute from. */
-static enum outcome check_computable(const struct options *o, const struct prepared *prepared) {
-  const axn_plan_info *info = &prepared->info;
-  if (o->mode == MODE_INFERENCE && o->running_mean == NULL && prepare_needs_running(prepared))
-    return message_misused("--running-mean", "missing: %s normalization in inference needs it",
-                           axn_norm_name(prepared->desc.norm));
-  if (wants_statistics(o) && info->elements == 0 && info->statistics > 0)
-    return message_failed(o->mean_output != NULL ? "--mean-output" : "--rstd-output",
-                          "the input has no samples, so its statistics have no values");
-  return DONE;
-}
-
-/* Of x's type or float32, both alike. */
-static enum outcome read_parameters(struct apply *a) {
-  const struct options *o = a->options;
-  struct npy_due due = {1u << a->x.dtype | 1u << AXN_FLOAT32, " for this input"};
-  enum outcome outcome = DONE;
-  if (o->scale != NULL) {
-    outcome = npy_read_file(o->scale, due, &a->scale);
-    due = (struct npy_due){1u << a->scale.dtype, ", as the scale has"};
-  }
-  if (outcome == DONE && o->shift != NULL) outcome = npy_read_file(o->shift, due, &a->shift);
-  return outcome == DONE ? settle_parameters(a) : outcome;
-}
-
-static enum outcome read_inputs(struct apply *a) {
-  const struct options *o = a->options;
-  enum outcome outcome = npy_read_file(o->input, npy_due_input(o->dtype), &a->x);
-  if (outcome != DONE) return outcome;
-  a->wanted =
-      (struct wanted){.norm = o->norms.values[0], .dtype = a->x.dtype, .source = {o->input, 0}};
-  const struct npy_due same = {1u << a->x.dtype, ", as the input has"};
-  prepare_shape_from_file(&a->x.shape, o->layout, &a->wanted.shape);
-  if (o->mode == MODE_INFERENCE) /* a ghost batch has no influence then, and need not divide N */
-    a->wanted.ghost_batch = a->wanted.shape.extents[0];
-  outcome = prepare(&a->prepared, o, &a->wanted);
-  if (outcome == DONE) outcome = check_computable(o, &a->prepared);
-  if (outcome == DONE) outcome = read_parameters(a);
-  if (outcome == DONE) outcome = prepare_workspace(&a->prepared);
-  if (outcome == DONE) outcome = read_running(a);
-  if (outcome == DONE && o->residual != NULL)
-    outcome = read_shaped(o->residual, &a->x.shape, same, &a->residual);
-  if (outcome == DONE && wants_gradient(o))
-    outcome = read_shaped(o->grad_output, &a->x.shape, same, &a->grad_output);
-  return outcome;
-}
-
 static enum outcome create_statistics(struct apply *a) {
   struct shape shape;
   axn_dtype dtype = tensor_statistics_dtype(a->x.dtype);
-  statistics_shape(&a->prepared, &shape);
+  prepare_statistics_shape(&a->prepared, &shape);
   enum outcome outcome = tensor_create(&a->mean, &shape, dtype);
   return outcome == DONE ? tensor_create(&a->rstd, &shape, dtype) : outcome;
 }
 
 /* Behind an activation the library keeps a gradient on the way: in that by the residual, else by x. */
 static bool needs_grad_input(const struct options *o) {
-  return o->grad_input != NULL || (wants_gradient(o) && activates(o) && o->grad_residual == NULL);
+  return o->grad_input != NULL ||
+         (apply_wants_gradient(o) && activates(o) && o->grad_residual == NULL);
 }
 
 static enum outcome create_gradients(struct apply *a) {
   const struct options *o = a->options;
   const axn_desc *desc = &a->prepared.desc;
   struct shape parameters = {.rank = 1, .extents = {a->prepared.info.parameters}};
-  if (desc->parameters == AXN_PARAMETERS_PER_ELEMENT) reduced_shape(&a->prepared, &parameters);
+  if (desc->parameters == AXN_PARAMETERS_PER_ELEMENT)
+    prepare_reduced_shape(&a->prepared, &parameters);
   axn_dtype dtype = desc->parameter_dtype != 0 ? desc->parameter_dtype : desc->dtype;
   enum outcome outcome = DONE;
   if (needs_grad_input(o)) outcome = tensor_create(&a->grad_input, &a->x.shape, a->x.dtype);
@@ -269,7 +99,8 @@ static enum outcome create_gradients(struct apply *a) {
 static enum outcome create_outputs(struct apply *a) {
   const struct options *o = a->options;
   enum outcome outcome = tensor_create(&a->y, &a->x.shape, a->x.dtype);
-  if (outcome == DONE && uses_own_statistics(o) && (wants_gradient(o) || wants_statistics(o)))
+  if (outcome == DONE && uses_own_statistics(o) &&
+      (apply_wants_gradient(o) || apply_wants_statistics(o)))
     outcome = create_statistics(a);
   return outcome == DONE ? create_gradients(a) : outcome;
 }
@@ -294,7 +125,7 @@ static axn_status run_forward(struct apply *a, struct pass_data data, axn_error 
     if (single && a->mean.data != NULL) single_value_statistics(a);
     return pass_inference(&a->prepared, &data, error);
   }
-  if (!updates_running(o)) data.running_mean = data.running_variance = NULL;
+  if (!apply_updates_running(o)) data.running_mean = data.running_variance = NULL;
   return pass_training(&a->prepared, &data, error);
 }
 
@@ -317,7 +148,8 @@ static enum outcome compute(struct apply *a) {
   axn_error error = {AXN_OK, ""};
   axn_status status = run_forward(a, data, &error);
   progress_step();
-  if (status == AXN_OK && wants_gradient(o)) status = pass_backward(&a->prepared, &data, &error);
+  if (status == AXN_OK && apply_wants_gradient(o))
+    status = pass_backward(&a->prepared, &data, &error);
   progress_step();
   return status == AXN_OK ? DONE : prepare_failure(&a->prepared, status, &error);
 }
@@ -408,7 +240,7 @@ static enum outcome run_apply(struct options *o) {
   outputs[APPLY_OUTPUTS - 1].tensor = activates(o) ? &a.grad_residual : &a.grad_output;
   progress_start("apply", 4);
   outcome = open_outputs(outputs); /* before the work: a missing directory is known at once */
-  if (outcome == DONE) outcome = read_inputs(&a);
+  if (outcome == DONE) outcome = apply_read_inputs(&a);
   progress_step();
   if (outcome == DONE) outcome = create_outputs(&a);
   if (outcome == DONE) outcome = compute(&a);

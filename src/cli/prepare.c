@@ -63,6 +63,26 @@ int64_t prepare_parts(const struct prepared *prepared, int axis) {
   return (info->reduced_axes >> axis & 1) != 0 ? 1 : prepared->desc.shape[axis];
 }
 
+void prepare_reduced_shape(const struct prepared *prepared, struct shape *shape) {
+  const axn_desc *desc = &prepared->desc;
+  shape->rank = 0;
+  for (int position = 0; position < desc->rank; position++) {
+    int axis = prepare_axis_at(desc, position);
+    if ((prepared->info.reduced_axes >> axis & 1) != 0)
+      shape->extents[shape->rank++] = desc->shape[axis];
+  }
+}
+
+void prepare_statistics_shape(const struct prepared *prepared, struct shape *shape) {
+  const axn_plan_info *info = &prepared->info;
+  shape->rank = 0;
+  for (int position = 0; position < prepared->desc.rank; position++) {
+    int axis = prepare_axis_at(&prepared->desc, position);
+    if (axis == info->split_axis || (info->reduced_axes >> axis & 1) == 0)
+      shape->extents[shape->rank++] = prepare_parts(prepared, axis);
+  }
+}
+
 static bool has_norm(const struct norm_list *list, axn_norm norm) {
   for (int i = 0; i < list->count; i++)
     if (list->values[i] == norm) return true;

@@ -80,6 +80,12 @@ enum outcome prepare_check_options(const struct options *options);
 /* The axis, of N, C, spatial, that stands at a position of memory and of a file's shape. */
 int prepare_axis_at(const axn_desc *desc, int position);
 
+/* The extents, in the order of the file, of the axes that the plan reduces. */
+void prepare_reduced_shape(const struct prepared *prepared, struct shape *shape);
+
+/* Those of the axes that are kept, a split axis as its groups: what statistics have. */
+void prepare_statistics_shape(const struct prepared *prepared, struct shape *shape);
+
 /* The shape of a file as N, C, spatial, by the layout. */
 void prepare_shape_from_file(const struct shape *file, axn_layout layout, struct shape *shape);
 
