@@ -95,7 +95,7 @@ static bool forms_agree(const plan_object *self) {
 bool core_parse_norm(const char *name, axn_norm *norm) {
   for (int value = 1; axn_norm_name((axn_norm)value) != NULL; value++)
     if (strcmp(axn_norm_name((axn_norm)value), name) == 0) return *norm = (axn_norm)value, true;
-  PyErr_Format(core_argument_error, "norm: '%s' is none", name);
+  PyErr_Format(core_argument_error, "norm: '%s' is unknown", name);
   return false;
 }
 
@@ -104,7 +104,7 @@ bool core_parse_activation(const char *name, axn_activation *activation) {
     if (strcmp(axn_activation_name((axn_activation)value), name) == 0)
       return *activation = (axn_activation)value, true;
   PyErr_Format(core_argument_error,
-               "activation: '%s'; it is 'relu', 'leaky-relu', 'silu', 'gelu' or 'gelu-tanh'", name);
+               "activation: '%s' is not 'relu', 'leaky-relu', 'silu', 'gelu' or 'gelu-tanh'", name);
   return false;
 }
 
@@ -137,7 +137,7 @@ static bool parse_strides(PyObject *strides, plan_object *self, int64_t *parsed)
 /* A whole number that fits an int, or an int64_t where it is long. */
 static bool check_whole(PyObject *item, const char *name, bool is_long) {
   if (!PyIndex_Check(item)) {
-    PyErr_Format(PyExc_TypeError, "%s: %R where a whole number is due", name, item);
+    PyErr_Format(PyExc_TypeError, "%s: %R where a whole number is expected", name, item);
     return false;
   }
   const long long value = PyLong_AsLongLong(item);
@@ -151,7 +151,7 @@ static bool check_whole(PyObject *item, const char *name, bool is_long) {
 static bool check_real(PyObject *item, const char *name) {
   PyFloat_AsDouble(item);
   if (PyErr_Occurred() == NULL) return true;
-  PyErr_Format(PyExc_TypeError, "%s: %R where a number is due", name, item);
+  PyErr_Format(PyExc_TypeError, "%s: %R where a number is expected", name, item);
   return false;
 }
 
@@ -174,7 +174,7 @@ static bool check_numbers(PyObject *args) {
   enum { ACTIVATION = 14 };
   if (PyTuple_Size(args) <= ACTIVATION || PyUnicode_Check(PyTuple_GetItem(args, ACTIVATION)))
     return true;
-  PyErr_Format(PyExc_TypeError, "activation: %R where a name is due",
+  PyErr_Format(PyExc_TypeError, "activation: %R where a name is expected",
                PyTuple_GetItem(args, ACTIVATION));
   return false;
 }
@@ -194,7 +194,7 @@ static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
   self->order = (struct order){written_last != 0, memory_last != 0};
   self->element = core_element((axn_dtype)dtype);
   if (self->element == NULL)
-    return PyErr_Format(core_argument_error, "dtype: %d is none", dtype), false;
+    return PyErr_Format(core_argument_error, "dtype: %d is unknown", dtype), false;
   desc->dtype = (axn_dtype)dtype;
   self->parameters = core_element(self->element->parameters);
   desc->parameter_dtype = self->element->parameters;
@@ -273,7 +273,7 @@ static void refuse_shape(const struct view *view, const char *name, const struct
     extents[place] = form->extents[form_axis(form, place, written_last)];
   PyObject *is = core_tuple(view->rank, view->shape), *due = core_tuple(form->rank, extents);
   if (is != NULL && due != NULL)
-    PyErr_Format(core_argument_error, "%s: shape %R where %R is due", name, is, due);
+    PyErr_Format(core_argument_error, "%s: shape %R where %R is expected", name, is, due);
   Py_XDECREF(is);
   Py_XDECREF(due);
 }
@@ -299,8 +299,8 @@ static bool check_view(const plan_object *self, const struct view *view, const s
   const struct element *element = element_of(self, slot->kind);
   const bool scalar = slot->kind == COUNT && view->rank == 0;
   if (view->element != element) {
-    PyErr_Format(core_argument_error, "%s: %s where %s is due", slot->name, view->element->name,
-                 element->name);
+    PyErr_Format(core_argument_error, "%s: %s where %s is expected", slot->name,
+                 view->element->name, element->name);
   } else if (slot->written && view->read_only) {
     PyErr_Format(core_argument_error, "%s: read-only, but it is written", slot->name);
   } else if (!scalar && !view_has_shape(view, form, self->order.written_last)) {

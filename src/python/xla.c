@@ -140,7 +140,7 @@ static void *check(struct call *call, const XLA_FFI_Buffer *buffer, const char *
                    axn_dtype dtype, int64_t size) {
   if (buffer == NULL || call->error.status != AXN_OK) return NULL;
   if (dtype_of(buffer->dtype) == dtype && size_of(buffer) == size) return address_of(buffer);
-  FAIL(call, "%s: %lld elements of type %d where %lld of %s are due", name,
+  FAIL(call, "%s: %lld elements of type %d where %lld of %s are expected", name,
        (long long)size_of(buffer), (int)buffer->dtype, (long long)size, axn_dtype_name(dtype));
   return NULL;
 }
@@ -223,7 +223,7 @@ static bool begin(struct call *call) {
 static void begin_run(struct call *call, void **workspace, size_t *size, int *threads) {
   const XLA_FFI_Buffer *buffer = next_result(call);
   if (call->error.status != AXN_OK) return;
-  if (buffer->dtype != XLA_FFI_DataType_U8) FAIL(call, "workspace: bytes are due");
+  if (buffer->dtype != XLA_FFI_DataType_U8) FAIL(call, "workspace: bytes are expected");
   if (call->arguments != call->frame->args.size || call->results != call->frame->rets.size)
     FAIL(call, "operands: not as many as there are arguments and results");
   *workspace = address_of(buffer);
@@ -287,7 +287,7 @@ static const XLA_FFI_Buffer *take_count(struct call *call, int64_t *count) {
   if (call->error.status != AXN_OK) return NULL;
   if (size_of(old) != 1 || size_of(updated) != 1 || old->dtype != updated->dtype ||
       !read_count(old, count))
-    FAIL(call, "batch_count: one integer is due");
+    FAIL(call, "batch_count: one integer is expected");
   return updated;
 }
 

@@ -95,12 +95,12 @@ def test_types_refused(dtype):
 @pytest.mark.parametrize("element", UNKNOWN, ids=lambda element: element.data.name)
 def test_types_that_the_library_does_not_know(element):
     refused("dtype", axisnorm.layer_norm, numpy.zeros((2, 3), element.data))
-    refused("scale: .* where float32 is due", axisnorm.group_norm, numpy.zeros((2, 3), "float32"),
+    refused("scale: .* where float32 is expected", axisnorm.group_norm, numpy.zeros((2, 3), "float32"),
             numpy.zeros(3, element.data), groups=1)
 
 
 def test_bfloat16_is_seen_without_a_copy():
-    with pytest.raises(axisnorm.ArgumentError, match="scale: bfloat16 where float32 is due"):
+    with pytest.raises(axisnorm.ArgumentError, match="scale: bfloat16 where float32 is expected"):
         axisnorm.group_norm(numpy.zeros((2, 3), "float32"), numpy.zeros(3, ml_dtypes.bfloat16), groups=1)
 
 
@@ -220,9 +220,9 @@ def test_layouts_must_agree(random):
 def test_shapes_must_fit():
     x = numpy.ones((2, 4, 3), "float32")
     wrong = numpy.ones(3, "float32")
-    refused(r"scale: shape \(3,\) where \(4,\) is due", axisnorm.group_norm, x, wrong, groups=2)
-    refused(r"shift: shape \(3,\) where \(4,\) is due", axisnorm.group_norm, x, None, wrong, groups=2)
-    refused(r"scale: shape \(3,\) where \(4,\) is due", axisnorm.layer_norm, x, wrong)
+    refused(r"scale: shape \(3,\) where \(4,\) is expected", axisnorm.group_norm, x, wrong, groups=2)
+    refused(r"shift: shape \(3,\) where \(4,\) is expected", axisnorm.group_norm, x, None, wrong, groups=2)
+    refused(r"scale: shape \(3,\) where \(4,\) is expected", axisnorm.layer_norm, x, wrong)
     refused(r"y: shape \(2, 4\) where \(2, 4, 3\)", axisnorm.layer_norm, x, out=x[..., 0].copy())
     refused(r"rstd: shape \(3,\) where \(2, 2\)", axisnorm.group_norm_backward, x, x,
             numpy.ones((2, 2), "float32"), wrong, groups=2)
@@ -264,10 +264,10 @@ def test_numbers():
     refused("threads", axisnorm.layer_norm, x, threads=-1)
     refused("threads: 1000000000000 is out of range", axisnorm.layer_norm, x, threads=10**12)
     refused(r"groups: 1\d* is out of range", axisnorm.group_norm, x, groups=10**30)
-    refused("activation: 'tanh'; it is 'relu', 'leaky-relu', 'silu', 'gelu' or 'gelu-tanh'", axisnorm.layer_norm, x,
+    refused("activation: 'tanh' is not 'relu', 'leaky-relu', 'silu', 'gelu' or 'gelu-tanh'", axisnorm.layer_norm, x,
             activation="tanh")
     for momentum in (-1, 3, float("nan")):
-        refused(f"momentum: {momentum}; it is from 0 to 1, or None", axisnorm.batch_norm, x, training=True,
+        refused(f"momentum: {momentum} is not from 0 to 1, or None", axisnorm.batch_norm, x, training=True,
                 momentum=momentum)
     refused("running_mean, running_variance: are None", axisnorm.batch_norm, x)
     refused("parameters: 'none'", axisnorm.layer_norm, x, parameters="none")
@@ -283,7 +283,7 @@ def test_numbers():
 
 def test_arguments_of_other_types_are_named():
     x = numpy.ones((4, 6), "float32")
-    wrong = {"groups: 2.5 where a whole number is due": lambda: axisnorm.group_norm(x, groups=2.5),
+    wrong = {"groups: 2.5 where a whole number is expected": lambda: axisnorm.group_norm(x, groups=2.5),
              "ghost_batch: '2' where a whole": lambda: axisnorm.ghost_batch_norm(x, ghost_batch="2", training=True),
              r"axis: \(0, 1\) where a whole": lambda: axisnorm.layer_norm(x, axis=(0, 1)),
              "threads: None where a whole": lambda: axisnorm.layer_norm(x, threads=None),
@@ -291,7 +291,7 @@ def test_arguments_of_other_types_are_named():
              "momentum: '1' where a number": lambda: axisnorm.batch_norm(x, training=True, momentum="1"),
              "negative_slope: None where a number":
                  lambda: axisnorm.layer_norm(x, activation="leaky-relu", negative_slope=None),
-             "activation: 3 where a name is due": lambda: axisnorm.layer_norm(x, activation=3)}
+             "activation: 3 where a name is expected": lambda: axisnorm.layer_norm(x, activation=3)}
     for message, call in wrong.items():
         with pytest.raises(TypeError, match="^" + message):
             call()

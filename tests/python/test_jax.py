@@ -365,7 +365,7 @@ WRONG = [
     ("running_mean, running_variance: are None", lambda: axisnorm.jax.batch_norm(X)),
     ("running_variance: is None", lambda: axisnorm.jax.batch_norm(X, running_mean=X[0, :, 0])),
     ("running_mean: shape (3,)", lambda: axisnorm.jax.batch_norm(X, None, None, X[0, 0], X[0, 0])),
-    ("batch_count: is due", lambda: axisnorm.jax.batch_norm(
+    ("batch_count: is required", lambda: axisnorm.jax.batch_norm(
         X, None, None, X[0, :, 0], X[0, :, 0], training=True, momentum=None)),
     ("batch_count: float32", lambda: axisnorm.jax.batch_norm(
         X, None, None, X[0, :, 0], X[0, :, 0], training=True, batch_count=X[0, 0, 0])),

@@ -238,7 +238,7 @@ def test_outputs_of_rms(random):
     result = axisnorm.rms_norm(x, out=(y, rstd), return_statistics=True)
     assert result[0] is y and result[1] is rstd
     numpy.testing.assert_array_equal(y, axisnorm.rms_norm(x))
-    with pytest.raises(axisnorm.ArgumentError, match="out: 3 arrays where y and rstd are due"):
+    with pytest.raises(axisnorm.ArgumentError, match="out: 3 arrays where y and rstd are expected"):
         axisnorm.rms_norm(x, out=(y, None, rstd), return_statistics=True)
 
 

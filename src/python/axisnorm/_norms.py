@@ -81,7 +81,7 @@ def _is_last(layout: str) -> bool:
         return False
     if layout == "nhwc":
         return True
-    raise ArgumentError(f"layout: {layout!r}; it is 'nchw' or 'nhwc'")
+    raise ArgumentError(f"layout: {layout!r} is not 'nchw' or 'nhwc'")
 
 
 def _shape(array: Array, name: str) -> tuple[int, ...]:
@@ -126,7 +126,7 @@ def _make_plan(
     if momentum is None:
         momentum = _CUMULATIVE
     elif isinstance(momentum, (int, float)) and not 0 <= momentum <= 1:
-        raise ArgumentError(f"momentum: {momentum!r}; it is from 0 to 1, or None")
+        raise ArgumentError(f"momentum: {momentum!r} is not from 0 to 1, or None")
     return plan_of(
         norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum, unbiased,
         threads, False, ghost_batch, "none" if activation is None else activation, negative_slope, x_strides,
@@ -153,7 +153,7 @@ def _forward(
         if isinstance(out, tuple):
             if len(out) != 1 + len(names):
                 due = " and ".join((", ".join(("y", *names[:-1])), names[-1]))
-                raise ArgumentError(f"out: {len(out)} arrays where {due} are due")
+                raise ArgumentError(f"out: {len(out)} arrays where {due} are expected")
             out, *kept = out
         kept = [_allocate(plan.statistics) if array is None else array for array in kept]
     y = _allocate_data(plan.data, plan.y_view) if out is None else out
@@ -171,7 +171,7 @@ def _backward(
     given = (None, None, None) if out is None else out
     for name, entries in (("out", given), ("output_mask", output_mask)):
         if not isinstance(entries, (tuple, list)) or len(entries) != 3:
-            raise ArgumentError(f"{name}: three entries are due, for grad_x, grad_scale and grad_shift")
+            raise ArgumentError(f"{name}: three entries are expected, for grad_x, grad_scale and grad_shift")
     forms = (plan.parameters, plan.parameters)
     grad_x = given[0]
     if not output_mask[0]:
@@ -197,13 +197,13 @@ def _layer_plan(
     try:
         first = axis + len(shape) if axis < 0 else axis
     except TypeError:
-        raise TypeError(f"axis: {axis!r} where a whole number is due") from None
+        raise TypeError(f"axis: {axis!r} where a whole number is expected") from None
     if parameters is None:
         per_element = scale is None or _shape(scale, "scale") == shape[first:]
     elif parameters in ("per_channel", "per_element"):
         per_element = parameters == "per_element"
     else:
-        raise ArgumentError(f"parameters: {parameters!r}; it is 'per_channel' or 'per_element'")
+        raise ArgumentError(f"parameters: {parameters!r} is not 'per_channel' or 'per_element'")
     if written_last and 1 < first < len(shape):
         # Where C is the last of the normalized axes, only parameters could tell which axis it is.
         if not per_element and first != len(shape) - 1:

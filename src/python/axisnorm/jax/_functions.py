@@ -27,9 +27,9 @@ def _array(name: str, value: Any, shape: tuple[int, ...], x: Array) -> Any:
         return None
     array, due = jnp.asarray(value), ELEMENTS[x.dtype][1]
     if array.dtype not in (due, x.dtype):
-        raise ArgumentError(f"{name}: {array.dtype} where {due} is due")
+        raise ArgumentError(f"{name}: {array.dtype} where {due} is expected")
     if array.shape != shape:
-        raise ArgumentError(f"{name}: shape {array.shape} where {shape} is due")
+        raise ArgumentError(f"{name}: shape {array.shape} where {shape} is expected")
     return array.astype(due)
 
 
@@ -38,22 +38,22 @@ def _residual(value: Any, x: Array) -> Any:
         return None
     array = jnp.asarray(value)
     if array.dtype != x.dtype:
-        raise ArgumentError(f"residual: {array.dtype} where {x.dtype} is due")
+        raise ArgumentError(f"residual: {array.dtype} where {x.dtype} is expected")
     if array.shape != x.shape:
-        raise ArgumentError(f"residual: shape {array.shape} where {x.shape} is due")
+        raise ArgumentError(f"residual: shape {array.shape} where {x.shape} is expected")
     return array
 
 
 def _count(value: Any, momentum: float, has_running: bool) -> Any:
     if value is None:
         if has_running and momentum == _CUMULATIVE:
-            raise ArgumentError("batch_count: is due where momentum is None")
+            raise ArgumentError("batch_count: is required where momentum is None")
         return None
     array = jnp.asarray(value)
     if not has_running:
         raise ArgumentError("batch_count: counts updates of running statistics, of which there are none")
     if array.dtype not in (jnp.int32, jnp.int64) or array.size != 1:
-        raise ArgumentError(f"batch_count: {array.dtype} {array.shape} where one integer is due")
+        raise ArgumentError(f"batch_count: {array.dtype} {array.shape} where one integer is expected")
     return array
 
 
@@ -114,7 +114,7 @@ def _row_norm(
     if not 0 <= first < x.ndim:
         raise ArgumentError(f"axis: {axis}, of {x.ndim} axes")
     if parameters not in (None, "per_channel", "per_element"):
-        raise ArgumentError(f"parameters: {parameters!r}; it is 'per_channel' or 'per_element'")
+        raise ArgumentError(f"parameters: {parameters!r} is not 'per_channel' or 'per_element'")
     like = shift if scale is None else scale
     per_element = parameters == "per_element" or (
         parameters is None and (like is None or jnp.shape(like) == shape[first:]))

@@ -34,14 +34,14 @@ _ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 def check_activation(activation: str) -> None:
     if activation not in _ACTIVATIONS:
-        raise ArgumentError(f"activation: {activation!r} is none of {', '.join(list(_ACTIVATIONS)[1:])}")
+        raise ArgumentError(f"activation: {activation!r} is not one of {', '.join(list(_ACTIVATIONS)[1:])}")
 
 
 def _check(x: Tensor, residual: Tensor | None, activation: str) -> None:
     """What PyTorch's functions do not know, and so cannot refuse."""
     check_activation(activation)
     if residual is not None and residual.shape != x.shape:
-        raise ArgumentError(f"residual: shape {list(residual.shape)} where that of input is due, "
+        raise ArgumentError(f"residual: shape {list(residual.shape)} where that of input is expected, "
                             f"{list(x.shape)}")
 
 

@@ -72,7 +72,7 @@ def _contiguous(
         if tensor is not None and not (
                 tensor.shape == shape and tensor.dtype in dtypes and tensor.device == x.device):
             raise ArgumentError(f"{name}: {tensor.dtype} {list(tensor.shape)} on {tensor.device} where "
-                                f"{dtypes[-1]} {list(shape)} on {x.device} is due")
+                                f"{dtypes[-1]} {list(shape)} on {x.device} is expected")
     return [None if tensor is None else tensor.contiguous() for tensor in tensors.values()]
 
 

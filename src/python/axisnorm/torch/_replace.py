@@ -203,7 +203,7 @@ def replace(model: Model, fuse: bool | str = False) -> Model:
             the module must not choose by anything else what it calls. Modules with hooks are not fused.
     """
     if fuse not in (False, True, "trace"):
-        raise ValueError(f"fuse: {fuse!r}; it is False, True or 'trace'")
+        raise ValueError(f"fuse: {fuse!r} is not False, True or 'trace'")
     module: Any
     for module in model.modules():
         kind = _OURS.get(type(module)) or stand_in(type(module), _OURS)
