@@ -365,8 +365,8 @@ static bool take_tensors(struct key *key, PyObject *const *tensors, PyObject *ax
       return false;
   const bool rows = key->norm == AXN_LAYER_NORM || key->norm == AXN_RMS_NORM;
   const struct view *x = &views[X];
-  for (int axis = 0; axis < x->rank; axis++)
-    if (x->shape[axis] == 0) return false;
+  for (int place = 0; place < x->rank; place++)
+    if (x->shape[place] == 0) return false;
   key->dtype = x->element->dtype;
   key->layout = AXN_CHANNELS_FIRST;
   const int first = first_axis(axis, x);
