@@ -54,7 +54,9 @@
  * Results depend on the shape and the data alone: they are the same bits for every number of
  * threads and every instruction set, and for all norms but batch and ghost (layer and rms with
  * axis >= 1) a sample has the same bits alone and in any batch. (exp and erfc are the C library's
- * where activations are computed in float64: for AXN_FLOAT64, and where float32 has no room.)
+ * where activations are computed in float64: for AXN_FLOAT64, and where float32 has no room.) All this
+ * holds in C's default floating-point environment, rounding to nearest and keeping subnormals. A run
+ * neither sets nor checks it: where a host flushes subnormals to zero, so do runs on its threads.
  *
  * Errors: a function that can fail returns a status and, if `error` is not null, fills it with a
  * message that names the field at fault. Arguments are checked before anything is written.
@@ -292,7 +294,8 @@ typedef struct axn_desc {
   const axn_strategy *strategy;
   axn_dtype parameter_dtype; /* of scale, shift and their gradients: dtype or float32; 0: dtype */
   axn_activation activation; /* fused into every pass */
-  double negative_slope;     /* leaky ReLU only, else ignored: finite; a float but for float64 */
+  double negative_slope;     /* leaky ReLU only, else ignored: finite in float32, or in float64
+                                with AXN_FLOAT64 */
   /* Views: parts of larger tensors, without a copy. Strides in elements, in the order of shape; all zero:
    * dense, in `layout`. What they take and cost: below. */
   int64_t x_strides[AXN_MAX_RANK]; /* of x and grad_x */
