@@ -18,6 +18,10 @@ static const char *one_norm(const char *text, struct options *options, void *tar
 }
 
 static const char *norm_list(const char *text, struct options *options, void *target) {
+  if (strcmp(text, "all") == 0) {
+    value_all_norms(&options->norms);
+    return NULL;
+  }
   struct norm_list list = {.count = 0};
   while (text != NULL) {
     char part[32];
@@ -110,7 +114,7 @@ const struct option_row options_norm[] = {
     {"norm", "NORM", "batch, layer, instance, group, rms, positional or ghost", one_norm, 0},
     {NULL, NULL, NULL, NULL, 0}};
 
-#define NORMS_KNOWN "of batch, layer, instance, group, rms, positional, ghost\n"
+#define NORMS_KNOWN "of batch, layer, instance, group, rms, positional, ghost;\nor all "
 
 const struct option_row options_norms[] = {
     {"norms", "LIST", NORMS_KNOWN "(default: batch,layer,instance,group)", norm_list, 0},

@@ -202,6 +202,17 @@ Test(call, of_several_norms_the_one_with_single_values_is_named) {
   expect_error(run, 2, "--shape");
 }
 
+Test(call, a_list_of_norms_may_be_all) {
+  char *all = expect_done(run_command("explain --norms all --format csv"));
+  char *due = expect_done(
+      run_command("explain --norms batch,layer,instance,group,rms,positional,ghost --format csv"));
+  cr_expect_str_eq(all, due);
+  free(all);
+  free(due);
+  expect_error(run_command("apply --norm all --input x.npy --output y.npy"), 2, "--norm");
+  expect_error(run_command("explain --norms batch,all"), 2, "--norms");
+}
+
 Test(call, unknown_norms_are_answered_with_the_known_ones) {
   struct run run = run_command("explain --norm frobnicate");
   cr_expect_not_null(

@@ -61,7 +61,7 @@ def compare(
             activations that ship with the command.
         shape: N, C, spatial of random activations instead.
         batch: batch sizes.
-        norms: names; by default "batch", "layer", "instance", "group".
+        norms: names, or "all"; by default "batch", "layer", "instance", "group".
         groups, axis, epsilon, layout, seed, threads, ghost_batch, activation, negative_slope: as the options of
             the command.
 
