@@ -231,6 +231,8 @@ Test(moments_arguments, of_running_statistics) {
   }
   on.batch_count = -1;
   REFUSED(UPDATE, AXN_ERROR_MOMENTUM, "batch_count");
+  on.batch_count = INT64_MAX;
+  REFUSED(UPDATE, AXN_ERROR_MOMENTUM, "batch_count");
   float *mean = on.running_mean, *variance = on.running_variance;
   cr_assert(axn_moments_set_running(NULL, &on.state, mean, variance, NULL) == AXN_ERROR_NULL);
   cr_assert(axn_moments_set_running(on.plan, NULL, mean, variance, NULL) == AXN_ERROR_NULL);

@@ -212,7 +212,14 @@ Test(run_arguments, cumulative_average_needs_a_count) {
     desk_reset(&on);
     on.training.batch_count = NULL;
     REFUSED(&on, TRAINING, AXN_ERROR_NULL, "batch_count");
+    const int64_t wrong[] = {-1, INT64_MIN, INT64_MAX, INT64_MAX - 1};
+    for (size_t k = 0; k < sizeof wrong / sizeof wrong[0]; k++) {
+      desk_reset(&on);
+      *on.training.batch_count = wrong[k];
+      REFUSED(&on, TRAINING, AXN_ERROR_MOMENTUM, "batch_count");
+    }
     desk_reset(&on);
+    *on.training.batch_count = 3;
     desk_accepts(&on, TRAINING, __LINE__);
     desk_free(&on);
   }

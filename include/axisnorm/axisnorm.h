@@ -100,7 +100,7 @@ typedef enum axn_status {
   AXN_ERROR_AXIS = 7,            /* an axis that the tensor does not have */
   AXN_ERROR_EPSILON = 8,         /* epsilon not a finite number above 0 */
   AXN_ERROR_MOMENTUM = 9,        /* momentum outside 0 to 1 and not AXN_MOMENTUM_CUMULATIVE, or a
-                                    negative batch count */
+                                    batch count that is negative or too large */
   AXN_ERROR_THREADS = 10,        /* a negative thread count */
   AXN_ERROR_ISA = 11,            /* an instruction set that this machine or build lacks */
   AXN_ERROR_MEMORY = 12,         /* the plan could not be allocated */
@@ -444,7 +444,8 @@ static inline axn_training_args axn_training_init(void) {
  * in order (Hoffer, Hubara & Soudry 2017).
  * Fails with AXN_ERROR_TOO_FEW_VALUES for batch, ghost and instance normalization where a statistic has
  * one value (as PyTorch does); layer, group and positional normalization give the shift there, rms
- * x * rstd * scale + shift as ever. AXN_ERROR_MOMENTUM where *batch_count is negative. */
+ * x * rstd * scale + shift as ever. AXN_ERROR_MOMENTUM where *batch_count is negative, or 2^62
+ * or more. */
 AXN_API axn_status axn_forward_training(const axn_plan *plan, const axn_training_args *args,
                                         axn_error *error);
 

@@ -72,11 +72,8 @@ axn_status axn_read_training(const axn_plan *plan, const axn_training_args *thei
         axn_check_workspace(ours->workspace, ours->workspace_size, axn_training_bytes(plan), error);
   }
   if (status == AXN_OK) status = check_training_buffers(plan, ours, error);
+  if (status == AXN_OK) status = axn_check_batch_count(ours->batch_count, error);
   if (status != AXN_OK) return status;
-  if (ours->batch_count != NULL && *ours->batch_count < 0) {
-    return axn_fail(error, AXN_ERROR_MOMENTUM, "batch_count: %lld is negative",
-                    (long long)*ours->batch_count);
-  }
   if (plan->elements > 0 && plan->own.partition.values == 1 &&
       plan->strategy.training_needs_values) {
     return axn_fail(error, AXN_ERROR_TOO_FEW_VALUES,

@@ -120,3 +120,9 @@ axn_status axn_check_threads(int threads, axn_error *error) {
   if (threads >= 0) return AXN_OK;
   return axn_fail(error, AXN_ERROR_THREADS, "threads: %d is negative", threads);
 }
+
+axn_status axn_check_batch_count(const int64_t *count, axn_error *error) {
+  if (count == NULL || (*count >= 0 && *count <= INT64_MAX / 2)) return AXN_OK;
+  return axn_fail(error, AXN_ERROR_MOMENTUM, "batch_count: %lld is %s", (long long)*count,
+                  *count < 0 ? "negative" : "too large");
+}

@@ -36,4 +36,7 @@ axn_status axn_check_workspace(const void *workspace, size_t size, size_t needed
 
 axn_status axn_check_threads(int threads, axn_error *error);
 
+/* Of batches so far; null is allowed. It must have room for those of a run. */
+axn_status axn_check_batch_count(const int64_t *count, axn_error *error);
+
 #endif

@@ -313,11 +313,8 @@ axn_status axn_moments_update_running(const axn_plan *plan, const axn_moment_sta
                                .in_turn = plan->strategy.running == AXN_RUNNING_IN_TURN};
   const bool counted = plan->desc.momentum == AXN_MOMENTUM_CUMULATIVE;
   status = check_running(&state, &running, counted, error);
+  if (status == AXN_OK) status = axn_check_batch_count(batch_count, error);
   if (status != AXN_OK) return status;
-  if (batch_count != NULL && *batch_count < 0) {
-    return axn_fail(error, AXN_ERROR_MOMENTUM, "batch_count: %lld is negative",
-                    (long long)*batch_count);
-  }
   axn_update_running(running, &batch, plan->desc.momentum);
   return axn_succeed(error);
 }
