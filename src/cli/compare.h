@@ -3,7 +3,7 @@
 #ifndef AXISNORM_COMPARE_H
 #define AXISNORM_COMPARE_H
 
-#include "moments.h"
+#include "compare_moments.h"
 #include "prepare.h"
 #include "random.h"
 

@@ -3,7 +3,7 @@
 #ifndef AXISNORM_EXPLAIN_PLOT_H
 #define AXISNORM_EXPLAIN_PLOT_H
 
-#include "block.h"
+#include "explain_block.h"
 #include "plot.h"
 
 /* The size of the figure, in pixels. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "moments.h"
+#include "compare_moments.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "block.h"
+#include "explain_block.h"
 
 const char *axis_name(int rank, int axis) {
   static const char *const names[4][5] = {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A tensor as a block of few enough cells to be drawn, and which of them share a statistic. What
  * is coloured follows from the axes that the library reports, whatever the norm. */
-#ifndef AXISNORM_BLOCK_H
-#define AXISNORM_BLOCK_H
+#ifndef AXISNORM_EXPLAIN_BLOCK_H
+#define AXISNORM_EXPLAIN_BLOCK_H
 
 #include "prepare.h"
 

@@ -2,8 +2,8 @@
 /* Mean and variance of every statistic in double: the rstd that the library gives holds few digits
  * of a variance that is small beside epsilon. For rms, as in the library, the mean is 0 and the
  * second moment stands for the variance. */
-#ifndef AXISNORM_MOMENTS_H
-#define AXISNORM_MOMENTS_H
+#ifndef AXISNORM_COMPARE_MOMENTS_H
+#define AXISNORM_COMPARE_MOMENTS_H
 
 #include "prepare.h"
 
