@@ -37,13 +37,17 @@
  *     desc.shape[3] = w;
  *     axn_plan *plan;
  *     axn_status status = axn_plan_create(&plan, &desc, NULL);
+ *     axn_plan_info info = axn_plan_info_init();
+ *     status = axn_plan_describe(plan, &info, NULL);
  *
  *     axn_training_args args = axn_training_init();
  *     args.x = x;
  *     args.y = y;
- *     args.workspace = buffer;        axn_plan_describe() tells the size
- *     args.workspace_size = size;
+ *     args.workspace_size = info.training_workspace;
+ *     args.workspace = malloc(info.training_workspace);
  *     status = axn_forward_training(plan, &args, NULL);
+ *     ...
+ *     axn_plan_destroy(plan);
  *
  * Ownership: the library owns plans alone. Every buffer is the caller's; in a run nothing is
  * allocated, printed or kept. Threads: a plan never changes once made, so any number of threads may
