@@ -385,6 +385,66 @@ Test(properties, a_large_sample_alone) {
   }
 }
 
+/* ---- channels alone ---- */
+
+/* What `part` has of each sample, from channel `first` of `whole` on. */
+static void copy_channels(const rig *part, const rig *whole, int64_t first, const float *from,
+                          float *to) {
+  const int64_t samples = part->desc.shape[0], channels = part->desc.shape[1];
+  const int64_t pixels = part->sizes.elements / samples / channels;
+  const int64_t there = whole->desc.shape[1] * pixels, here = channels * pixels;
+  for (int64_t n = 0; n < samples; n++) {
+    memcpy(to + n * here, from + n * there + first * pixels, (size_t)here * sizeof *to);
+  }
+}
+
+static void check_same_channels(const rig *part, const rig *whole, int64_t first) {
+  float *expected = new_floats(part->sizes.elements);
+  copy_channels(part, whole, first, whole->y, expected);
+  check_same(part, "y", part->sizes.elements, part->y, expected);
+  copy_channels(part, whole, first, whole->grad_x, expected);
+  check_same(part, "grad_x", part->sizes.elements, part->grad_x, expected);
+  const int64_t channels = part->desc.shape[1];
+  check_same(part, "grad_scale", channels, part->grad_scale, whole->grad_scale + first);
+  check_same(part, "grad_shift", channels, part->grad_shift, whole->grad_shift + first);
+  free(expected);
+}
+
+static void check_channels_alone(const axn_desc *desc, int64_t channels, uint64_t seed) {
+  const unsigned has = RIG_SCALE | RIG_SHIFT;
+  rig whole = rig_make(desc, has, DATA_STANDARD, seed);
+  axn_desc few = *desc;
+  few.shape[1] = channels;
+  rig part = rig_make(&few, has, DATA_STANDARD, seed);
+  train_and_backward(&whole);
+  for (int64_t first = 0; first + channels <= desc->shape[1]; first += 5 * channels + 1) {
+    const size_t bytes = (size_t)channels * sizeof(float);
+    copy_channels(&part, &whole, first, whole.x, part.x);
+    copy_channels(&part, &whole, first, whole.grad_y, part.grad_y);
+    memcpy(part.scale, whole.scale + first, bytes);
+    memcpy(part.shift, whole.shift + first, bytes);
+    train_and_backward(&part);
+    check_same_channels(&part, &whole, first);
+  }
+  rig_free(&part);
+  rig_free(&whole);
+}
+
+/* Tensors that are walked another way than small ones, as no cache near a core holds them. */
+Test(properties, channels_alone_have_the_same_bits) {
+  uint64_t seed = test_seed(309);
+  axn_desc descs[] = {desc_of(AXN_BATCH_NORM, 37, 190, 13, 13, 0),
+                      desc_of(AXN_BATCH_NORM, 200, 30, 14, 14, 0),
+                      desc_of(AXN_BATCH_NORM, 12, 120, 28, 28, 0),
+                      desc_of(AXN_BATCH_NORM, 33, 700, 7, 7, 0),
+                      desc_of(AXN_BATCH_NORM, 4, 25, 107, 107, 0),
+                      desc_of(AXN_GHOST_BATCH_NORM, 40, 170, 13, 13, 0)};
+  for (size_t i = 0; i < sizeof descs / sizeof descs[0]; i++) {
+    descs[i].ghost_batch = 20;
+    check_channels_alone(&descs[i], 7, seed + i);
+  }
+}
+
 /* ---- in place ---- */
 
 static void check_in_place(const axn_desc *desc, unsigned has, data_spec data, uint64_t seed) {

@@ -241,12 +241,13 @@ static void whole_units_task(void *data, int64_t begin, int64_t end) {
 }
 
 /* Whether a unit's lines are whole statistics, one block each, for sums and all else alike: then one kernel
- * does it all. */
+ * does it all, but for lines whose rows come from far: a unit of them is better walked in the order of memory. */
 static bool is_direct(const axn_plan *plan, const axn_geometry *geometry) {
   const axn_nest *sums = &geometry->sums, *lines = &geometry->lines;
-  return !plan->doubles && sums->form != AXN_FORM_COLUMNS && sums->blocks == 1 &&
-         lines->form != AXN_FORM_COLUMNS && lines->blocks == 1 && lines->lines_per_cell == 1 &&
-         sums->length.extent == lines->length.extent && sums->row.extent == lines->row.extent &&
+  return !plan->doubles && !axn_rows_are_far(geometry) && sums->form != AXN_FORM_COLUMNS &&
+         sums->blocks == 1 && lines->form != AXN_FORM_COLUMNS && lines->blocks == 1 &&
+         lines->lines_per_cell == 1 && sums->length.extent == lines->length.extent &&
+         sums->row.extent == lines->row.extent &&
          !(lines->form == AXN_FORM_WEIGHTED && lines->cell_parameter != 0);
 }
 

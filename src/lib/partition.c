@@ -7,10 +7,12 @@ enum {
   L2_UNIT_BYTES = 1 << 19,  /* what second-level cache holds beside an output */
   SHORT_UNIT_BYTES = 65536, /* the same where cells are short; more makes nothing faster */
   VECTOR_CELLS = 8,         /* statistics that the widest vectors finish at once */
-  COLUMNS_LEAST = 64,       /* of a strip: shorter pieces of memory cost more than they save */
-  COLUMNS_WORTH = 256,      /* a strip that cannot be this wide and fit a cache is not worth it */
-  UNITS_PER_THREAD = 4,     /* so that threads end together */
-  PARAMETER_COLUMNS = 256   /* of a unit of parameters */
+  FAR_BYTES = 1 << 22, /* of a tensor that caches near a core do not hold: its rows lie far apart */
+  FAR_PIECE_BYTES = 32768, /* of such a row, so that memory is read in long runs */
+  COLUMNS_LEAST = 64,      /* of a strip: shorter pieces of memory cost more than they save */
+  COLUMNS_WORTH = 256,     /* a strip that cannot be this wide and fit a cache is not worth it */
+  UNITS_PER_THREAD = 4,    /* so that threads end together */
+  PARAMETER_COLUMNS = 256  /* of a unit of parameters */
 };
 
 static int64_t smaller(int64_t a, int64_t b) {
@@ -282,7 +284,10 @@ static void cut(axn_nest *nest, int64_t lines, int64_t widest, int64_t most) {
       nest->block_rows = smaller(most_rows, larger(1, fit / smaller(widest, AXN_MOST_ROWS)));
     } else {
       nest->block_rows = smaller(most_rows, fit);
-      nest->block_lines = smaller(most_lines, larger(1, fit / nest->block_rows));
+      /* Lines that follow each other are one run of memory in each of their rows. */
+      nest->block_lines = nest->row.extent > 1
+                              ? most_lines
+                              : smaller(most_lines, larger(1, fit / nest->block_rows));
     }
     /* The lines of a weighted block share their parameters. */
     if (nest->form == AXN_FORM_WEIGHTED && (nest->cell_parameter | nest->line_parameter) != 0) {
@@ -326,6 +331,8 @@ static axn_partition partition_of(const axn_axis_list *axes) {
   }
   if (partition.kept.count > 0) partition.unit = partition.kept.axis[--partition.kept.count];
   partition.values = reduced_extent(list);
+  partition.far =
+      partition.values > FAR_BYTES / (int64_t)sizeof(float) / larger(1, partition.cells);
   return partition;
 }
 
@@ -361,7 +368,8 @@ static int64_t fitting_cells(const axn_geometry *geometry) {
   if (sums->form == AXN_FORM_COLUMNS) {
     const int64_t worth = blocks_of(COLUMNS_WORTH, sums->fold), fit = L2_UNIT_BYTES / bytes;
     /* Where nothing would stay in cache, the longest pieces. */
-    return fit < worth ? INT64_MAX : fit;
+    if (fit < worth) return INT64_MAX;
+    return partition->far ? larger(fit, AXN_MOST_COLUMNS / sums->fold) : fit;
   }
   if (bytes <= SHORT_UNIT_BYTES / VECTOR_CELLS) {
     return SHORT_UNIT_BYTES / bytes / VECTOR_CELLS * VECTOR_CELLS;
@@ -370,12 +378,25 @@ static int64_t fitting_cells(const axn_geometry *geometry) {
   return sums->row.extent > 1 ? larger(1, L2_UNIT_BYTES / bytes) : 1;
 }
 
+/* The same where rows come from far. Units are few then: as many for each thread. */
+static int64_t far_cells(const axn_geometry *geometry, int64_t threads) {
+  const axn_partition *partition = &geometry->partition;
+  const int64_t piece = geometry->sums.length.extent * (int64_t)sizeof(float);
+  const int64_t bytes = partition->values * (int64_t)sizeof(float);
+  const int64_t best = larger(L2_UNIT_BYTES / bytes, blocks_of(FAR_PIECE_BYTES, piece));
+  const int64_t units = blocks_of(partition->cells, smaller(best, most_cells(geometry)));
+  return blocks_of(partition->cells, blocks_of(units, threads) * threads);
+}
+
 static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, bool twice) {
   const axn_partition *partition = &geometry->partition;
   const bool columns = geometry->sums.form == AXN_FORM_COLUMNS;
   const int64_t least = columns ? blocks_of(COLUMNS_LEAST, geometry->sums.fold) : 1;
   const int64_t share = threads > 1 ? partition->cells / (UNITS_PER_THREAD * threads) : INT64_MAX;
   const int64_t most = most_cells(geometry), fit = twice ? fitting_cells(geometry) : INT64_MAX;
+  if (twice && axn_rows_are_far(geometry)) {
+    return smaller(far_cells(geometry, threads), partition->unit.extent);
+  }
   /* Where nothing stays in cache, threads share rows rather than columns. */
   int64_t cells = columns && fit == INT64_MAX ? most : larger(least, smaller(fit, share));
   cells = smaller(cells, most);

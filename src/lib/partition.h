@@ -85,6 +85,7 @@ typedef struct axn_partition {
   int64_t units;      /* in all */
   int64_t cells;      /* in all */
   int64_t values;     /* elements per cell */
+  bool far;           /* the tensor is too large for caches near a core */
   axn_axis_list axes; /* canonical: all of them, the innermost last */
 } axn_partition;
 
@@ -94,6 +95,13 @@ typedef struct axn_geometry {
   axn_nest sums;  /* for sums over x alone: a line is a whole cell, strides of y play no part */
   axn_nest lines; /* for all that knows parameters */
 } axn_geometry;
+
+/* Whether lines have several rows, which lie too far apart for caches and prefetching to help from one to the
+ * next: what a unit has of a row is then better long. */
+static inline bool axn_rows_are_far(const axn_geometry *geometry) {
+  const axn_nest *sums = &geometry->sums;
+  return geometry->partition.far && sums->form != AXN_FORM_COLUMNS && sums->row.extent > 1;
+}
 
 /* Where a unit lies. */
 typedef struct axn_place {

@@ -112,26 +112,50 @@ INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale,
   }
 }
 
-/* All rows of a line, piece by piece. */
-INLINE gradient_totals sum_line_of_gradients(const axn_gradient_block *block, const float *scale,
-                                             int64_t line) {
-  const int64_t length = block->span.length;
-  const element *x = input_at(block->x, line * block->span.line_stride);
-  const element *grad_y = input_at(block->grad_y, line * block->grad_y_strides.line);
-  gradient_totals totals = {{{{0}}}};
-  for (int64_t r = 0; r < block->span.rows; r++) {
+INLINE void load_totals(const line_eights *eights, int64_t line, gradient_totals *totals) {
+  for (int s = 0; s < SUMS; s++) {
+    memcpy(totals->eights[s], eights->of[s] + 8 * line, 8 * sizeof(double));
+  }
+}
+
+/* Adds some rows of a line, piece by piece. */
+INLINE void add_rows_of_gradients(const axn_gradient_block *block, const float *scale, int64_t line,
+                                  int64_t first, int64_t rows, gradient_totals *totals) {
+  const axn_span *span = &block->span;
+  const int64_t length = span->length;
+  const element *x = input_at(block->x, line * span->line_stride + first * span->row_stride);
+  const element *grad_y = input_at(block->grad_y, line * block->grad_y_strides.line +
+                                                      first * block->grad_y_strides.row);
+  for (int64_t r = 0; r < rows; r++) {
     for (int64_t at = 0; at < length; at += PIECE) {
       const gradient_totals piece = sum_piece(x + at, grad_y + at, axn_parameters_at(scale, at),
                                               length - at < PIECE ? length - at : PIECE,
                                               block->mean[line], block->rstd[line]);
       for (int i = 0; i < SUMS * EIGHTS; i++) {
-        totals.eights[i / EIGHTS][i % EIGHTS] += piece.eights[i / EIGHTS][i % EIGHTS];
+        totals->eights[i / EIGHTS][i % EIGHTS] += piece.eights[i / EIGHTS][i % EIGHTS];
       }
     }
-    x += block->span.row_stride;
+    x += span->row_stride;
     grad_y += block->grad_y_strides.row;
   }
-  return totals;
+}
+
+enum { PAIRS_BY_LINE = 4 }; /* rows of x and of grad_y that are taken in turn */
+
+/* Nearly in the order of memory, see sum_lines_by_rows(). More rows in turn, of two tensors, would be more than
+ * prefetchers follow. */
+INLINE void sum_long_lines(const axn_gradient_block *block, const float *scale,
+                           line_eights *eights) {
+  for (int64_t first = 0; first < block->span.rows; first += PAIRS_BY_LINE) {
+    const int64_t left = block->span.rows - first;
+    const int64_t rows = left < PAIRS_BY_LINE ? left : PAIRS_BY_LINE;
+    for (int64_t l = 0; l < block->span.lines; l++) {
+      gradient_totals totals = {{{{0}}}};
+      if (first > 0) load_totals(eights, l, &totals);
+      add_rows_of_gradients(block, scale, l, first, rows, &totals);
+      store_totals(&totals, l, eights);
+    }
+  }
 }
 
 INLINE void sum_lines(const axn_gradient_block *given, const float *scale, axn_gradient_sums out) {
@@ -140,10 +164,7 @@ INLINE void sum_lines(const axn_gradient_block *given, const float *scale, axn_g
   if (block.span.rows == 1 && block.span.length <= PIECE) {
     sum_short_lines(&block, scale, &eights);
   } else {
-    for (int64_t l = 0; l < block.span.lines; l++) {
-      const gradient_totals totals = sum_line_of_gradients(&block, scale, l);
-      store_totals(&totals, l, &eights);
-    }
+    sum_long_lines(&block, scale, &eights);
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
   for (int s = 0; s < SUMS; s++) add_eights(eights.of[s], (int)block.span.lines, results[s]);
