@@ -197,49 +197,61 @@ static void add_run_exactly(const axn_backward_run *run, const statistics_run *p
   }
 }
 
-static void add_run(const axn_backward_run *run, const statistics_run *part, double *scale,
-                    double *shift) {
-  some_statistics statistics;
+static void add_run(const axn_backward_run *run, const statistics_run *part,
+                    const some_statistics *statistics, double *scale, double *shift) {
   double product = 0, gradient = 0;
-  read_some_statistics(run, part->cell, 1, part->count, &statistics);
-  if (!statistics.wide) {
+  if (!statistics->wide) {
     const axn_parameter_run narrow = {.x = part->x,
                                       .grad_y = part->grad_y,
                                       .length = part->count,
-                                      .mean = statistics.mean,
-                                      .rstd = statistics.rstd,
-                                      .centre = statistics.centre};
+                                      .mean = statistics->mean,
+                                      .rstd = statistics->rstd,
+                                      .centre = statistics->centre};
     run->plan->kernels->parameters_of_run(&narrow, &product, &gradient);
   }
   /* Few terms in float may overflow where their sum does not; one that did not keeps its bits. */
-  if (statistics.wide || !isfinite(product) || !isfinite(gradient)) {
+  if (statistics->wide || !isfinite(product) || !isfinite(gradient)) {
     double exact_product = 0, exact_gradient = 0;
     add_run_exactly(run, part, &exact_product, &exact_gradient);
-    if (statistics.wide || !isfinite(product)) product = exact_product;
-    if (statistics.wide || !isfinite(gradient)) gradient = exact_gradient;
+    if (statistics->wide || !isfinite(product)) product = exact_product;
+    if (statistics->wide || !isfinite(gradient)) gradient = exact_gradient;
   }
   *scale += product;
   *shift += gradient;
 }
 
-static void parameters_along_rows_task(void *data, int64_t begin, int64_t end) {
-  const axn_backward_run *run = data;
+/* Adds the elements of a block to some parameters, which share the statistics of these. */
+static void add_runs(const axn_backward_run *run, const axn_block *at, int64_t first, int64_t count,
+                     double *scale, double *shift) {
   const axn_geometry *geometry = &run->plan->by_parameter;
   const axn_nest *nest = &geometry->lines;
   const size_t size = run->plan->element_size;
-  for (int64_t p = begin; p < end; p++) {
-    const axn_place unit = axn_unit_at(&geometry->partition, p);
-    double scale = 0, shift = 0;
+  some_statistics statistics;
+  int64_t known = -1;
+  for (int64_t p = 0; p < count; p++) {
+    const axn_place unit = axn_unit_at(&geometry->partition, first + p);
+    const int64_t x = axn_block_offset(nest, &unit, at, 0, run->x_side);
+    const int64_t grad_y = axn_block_offset(nest, &unit, at, 0, run->gradient_side);
+    const statistics_run part = {axn_input_at(run->x, x, size),
+                                 axn_input_at(run->grad_y, grad_y, size),
+                                 unit.parameter + at->parameter, at->length};
+    if (part.cell != known) read_some_statistics(run, part.cell, 1, part.count, &statistics);
+    known = part.cell;
+    add_run(run, &part, &statistics, scale + p, shift + p);
+  }
+}
+
+static void parameters_along_rows_task(void *data, int64_t begin, int64_t end) {
+  const axn_backward_run *run = data;
+  const axn_nest *nest = &run->plan->by_parameter.lines;
+  for (int64_t p = begin, some; p < end; p += some) {
+    double scale[AXN_MOST_LINES] = {0}, shift[AXN_MOST_LINES] = {0};
+    some = end - p < AXN_MOST_LINES ? end - p : AXN_MOST_LINES;
     for (int64_t b = 0; b < nest->blocks; b++) {
       const axn_block at = axn_block_at(nest, b);
-      const int64_t x = axn_block_offset(nest, &unit, &at, 0, run->x_side);
-      const int64_t grad_y = axn_block_offset(nest, &unit, &at, 0, run->gradient_side);
-      const statistics_run part = {axn_input_at(run->x, x, size),
-                                   axn_input_at(run->grad_y, grad_y, size),
-                                   unit.parameter + at.parameter, at.length};
-      add_run(run, &part, &scale, &shift);
+      add_runs(run, &at, p, some, scale, shift);
     }
-    axn_write_parameters(run, unit.cell, 1, &scale, &shift);
+    axn_write_parameters(run, p, some, scale, shift);
   }
 }
 
