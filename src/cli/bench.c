@@ -18,7 +18,7 @@ struct bench_row {
   int64_t groups, ghost_batch;
   const char *pass;
   struct shape shape;
-  const char *layout, *dtype, *activation, *residual;
+  const char *layout, *dtype, *affine, *activation, *residual;
   double seconds, seconds_min;
   const char *limit_kind;
   double limit_seconds, ratio;
@@ -34,6 +34,7 @@ static const struct report_column columns[] = {
     {"shape", "shape", REPORT_SHAPE, 0, COLUMN(shape)},
     {"layout", "layout", REPORT_TEXT, 0, COLUMN(layout)},
     {"dtype", "dtype", REPORT_TEXT, 0, COLUMN(dtype)},
+    {"affine", "affine", REPORT_TEXT, 0, COLUMN(affine)},
     {"activation", "activation", REPORT_TEXT, 0, COLUMN(activation)},
     {"residual", "residual", REPORT_TEXT, 0, COLUMN(residual)},
     {"seconds", "median|us", REPORT_NUMBER, REPORT_MICROSECONDS, COLUMN(seconds)},
@@ -60,10 +61,14 @@ static struct pass_data data_of(const struct bench *b) {
   const struct bench_arrays *a = &b->arrays;
   return (struct pass_data){.x = a->x.data,
                             .y = a->y.data,
+                            .scale = a->scale.data,
+                            .shift = a->shift.data,
                             .residual = a->residual.data,
                             .grad_y = a->grad_y.data,
                             .grad_x = a->grad_x.data,
                             .grad_residual = a->grad_residual.data,
+                            .grad_scale = a->grad_scale.data,
+                            .grad_shift = a->grad_shift.data,
                             .mean = a->mean.data,
                             .rstd = a->rstd.data};
 }
@@ -100,6 +105,18 @@ static enum outcome create_running(struct bench *b) {
                          : outcome;
 }
 
+/* Scale, shift and their gradients, where they are asked for. */
+static enum outcome create_affine(struct bench *b, const struct options *options) {
+  if (!options->has_affine) return DONE;
+  struct tensor *const vectors[] = {&b->arrays.scale, &b->arrays.shift, &b->arrays.grad_scale,
+                                    &b->arrays.grad_shift};
+  enum outcome outcome = DONE;
+  for (int i = 0; i < 4 && outcome == DONE; i++)
+    outcome =
+        tensor_create_vector(vectors[i], b->prepared.info.parameters, b->prepared.desc.dtype, 1);
+  return outcome;
+}
+
 /* The arrays that a pass may take; the residual's only where one is asked for. */
 static enum outcome create_arrays(struct bench *b, const struct shape *shape,
                                   const struct options *options) {
@@ -119,6 +136,7 @@ static enum outcome create_arrays(struct bench *b, const struct shape *shape,
   int64_t statistics = b->prepared.info.statistics;
   if (outcome == DONE) outcome = tensor_create_vector(&a->mean, statistics, real, 0);
   if (outcome == DONE) outcome = tensor_create_vector(&a->rstd, statistics, real, 1);
+  if (outcome == DONE) outcome = create_affine(b, options);
   return outcome == DONE ? create_running(b) : outcome;
 }
 
@@ -142,8 +160,9 @@ static enum outcome bench_create(struct bench *b, const struct wanted *wanted,
 static void bench_release(struct bench *b) {
   struct bench_arrays *a = &b->arrays;
   struct tensor *const tensors[] = {
-      &a->x,    &a->y,        &a->grad_y,        &a->grad_x,       &a->mean,
-      &a->rstd, &a->residual, &a->grad_residual, &a->running_mean, &a->running_variance};
+      &a->x,          &a->y,          &a->grad_y,        &a->grad_x,          &a->mean,
+      &a->rstd,       &a->residual,   &a->grad_residual, &a->scale,           &a->shift,
+      &a->grad_scale, &a->grad_shift, &a->running_mean,  &a->running_variance};
   for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) tensor_release(tensors[i]);
   prepare_release(&b->prepared);
 }
@@ -177,6 +196,7 @@ static enum outcome measure(struct bench_row *row, struct bench *b, enum pass pa
                             {.rank = desc->rank},
                             desc->layout == AXN_CHANNELS_LAST ? "nhwc" : "nchw",
                             axn_dtype_name(desc->dtype),
+                            b->arrays.scale.data != NULL ? "yes" : NULL,
                             report_activation(desc->activation),
                             b->arrays.residual.data != NULL ? "yes" : NULL,
                             none,
@@ -318,6 +338,11 @@ static const struct option_row own[] = {
      "the first line; all after c may be empty or not there. All\n"
      "lines count, or those of --norms",
      option_path, TARGET(shapes)},
+    {"affine", "yes|no",
+     "with scale and shift, and their gradients: one for each\n"
+     "channel, with layer and rms for each normalized element\n"
+     "(default no)",
+     option_yes_no, TARGET(has_affine)},
     {"residual", "yes|no", "add a residual before the activation (default no)", option_yes_no,
      TARGET(adds_residual)},
     {"seed", "S", "of the random data (default 1)", option_seed, TARGET(seed)},
@@ -333,7 +358,8 @@ const struct command command_bench = {
     "reading before it (read+copy) where the values of a statistic exceed the private caches\n"
     "of the threads that share it; of a backward pass one pass that reads two arrays and\n"
     "writes a third (triad), or with another reading of both (read2+triad). A residual makes\n"
-    "the copy a triad; behind an activation, backward copies it too (copy+triad).",
+    "the copy a triad; behind an activation, backward copies it too (copy+triad). Scale, shift\n"
+    "and their gradients are not in the limit.",
     "  axisnorm bench --norms batch,group --shape 32,64,56,56 --format csv",
     tables,
     run_bench};

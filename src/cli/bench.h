@@ -23,7 +23,8 @@ struct bench_limit {
 /* Arrays of the case: the passes over memory use those that the norm uses. */
 struct bench_arrays {
   struct tensor x, y, grad_y, grad_x, mean, rstd, running_mean, running_variance;
-  struct tensor residual, grad_residual; /* without data where there are none */
+  /* Without data where there are none: */
+  struct tensor residual, grad_residual, scale, shift, grad_scale, grad_shift;
 };
 
 void bench_choose_limit(struct bench_limit *limit, enum pass pass, const struct prepared *prepared,

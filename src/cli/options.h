@@ -32,6 +32,7 @@ struct options {
   enum mode mode;
   bool passes[PASS_COUNT];
   bool adds_residual; /* bench; of random numbers */
+  bool has_affine;    /* bench; scale and shift */
   int64_t seed;
   const char *input, *output, *scale, *shift, *residual;
   const char *running_mean, *running_var;

@@ -137,6 +137,8 @@ Test(call, wrong_calls_are_one_line_and_exit_2) {
       {"bench --activation relu --negative-slope 0.2", "--negative-slope"},
       {"explain --negative-slope 0.2", "--negative-slope"},
       {"bench --residual maybe", "--residual"},
+      {"bench --affine maybe", "--affine"},
+      {"compare --affine yes", "--affine"},
       {"compare --residual yes", "--residual"},
       {"explain --residual yes", "--residual"},
       {"apply --norm batch --input x.npy --output y.npy --residual=", "--residual"},

@@ -488,6 +488,30 @@ static void expect_text(const char *row, const char *name, const char *due) {
                row);
 }
 
+/* One scale for each channel, with layer and rms for each element. */
+Test(compare, bench_takes_scale_and_shift) {
+  static const char *const norms[] = {"batch", "layer", "rms", "positional"};
+  static const char *const types[] = {"f32", "bf16", "f64"};
+  for (int i = 0; i < 12; i++) {
+    char line[160], row[1024];
+    bool affine = i % 5 != 0;
+    snprintf(line, sizeof line,
+             "bench --norm %s --shape 4,8,3,3 --dtype %s --affine %s --format json", norms[i % 4],
+             types[i / 4], affine ? "yes" : "no");
+    char *text = expect_done(run_command(line));
+    const char *rest = text;
+    for (int pass = 0; pass < 3; pass++) {
+      cr_assert_not_null(next_row(&rest, row));
+      if (affine)
+        expect_text(row, "affine", "yes");
+      else
+        cr_expect(is_null(row, "affine"));
+      cr_expect_gt(number(row, "ratio"), 0);
+    }
+    free(text);
+  }
+}
+
 /* A residual is read beside x, and behind an activation has a gradient of its own. */
 Test(compare, bench_takes_types_activations_and_residuals) {
   static const char *const types[] = {"f32", "f64", "bf16", "f16"};
