@@ -144,6 +144,11 @@ void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_row
   }
 }
 
+static void clear_sums(double *scale, double *shift, int64_t count) {
+  memset(scale, 0, (size_t)count * sizeof *scale);
+  memset(shift, 0, (size_t)count * sizeof *shift);
+}
+
 /* The parameters of one unit of theirs. */
 static void sum_parameters(const axn_backward_run *run, const axn_place *unit, double *scale,
                            double *shift) {
@@ -166,7 +171,8 @@ static void parameters_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->plan->by_parameter.partition, u);
-    double scale[AXN_MOST_LINES] = {0}, shift[AXN_MOST_LINES] = {0};
+    double scale[AXN_MOST_LINES], shift[AXN_MOST_LINES];
+    clear_sums(scale, shift, unit.cells);
     sum_parameters(run, &unit, scale, shift);
     axn_write_parameters(run, unit.cell, unit.cells, scale, shift);
   }
@@ -245,8 +251,9 @@ static void parameters_along_rows_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   const axn_nest *nest = &run->plan->by_parameter.lines;
   for (int64_t p = begin, some; p < end; p += some) {
-    double scale[AXN_MOST_LINES] = {0}, shift[AXN_MOST_LINES] = {0};
+    double scale[AXN_MOST_LINES], shift[AXN_MOST_LINES];
     some = end - p < AXN_MOST_LINES ? end - p : AXN_MOST_LINES;
+    clear_sums(scale, shift, some);
     for (int64_t b = 0; b < nest->blocks; b++) {
       const axn_block at = axn_block_at(nest, b);
       add_runs(run, &at, p, some, scale, shift);
