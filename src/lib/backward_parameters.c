@@ -205,6 +205,7 @@ static void add_run_exactly(const axn_backward_run *run, const statistics_run *p
 
 static void add_run(const axn_backward_run *run, const statistics_run *part,
                     const some_statistics *statistics, double *scale, double *shift) {
+  const axn_axis *next = &run->plan->by_parameter.partition.unit;
   double product = 0, gradient = 0;
   if (!statistics->wide) {
     const axn_parameter_run narrow = {.x = part->x,
@@ -212,7 +213,9 @@ static void add_run(const axn_backward_run *run, const statistics_run *part,
                                       .length = part->count,
                                       .mean = statistics->mean,
                                       .rstd = statistics->rstd,
-                                      .centre = statistics->centre};
+                                      .centre = statistics->centre,
+                                      .ahead = next->tensor[run->x_side],
+                                      .grad_y_ahead = next->tensor[run->gradient_side]};
     run->plan->kernels->parameters_of_run(&narrow, &product, &gradient);
   }
   /* Few terms in float may overflow where their sum does not; one that did not keeps its bits. */

@@ -106,6 +106,8 @@ static void parameters_of_run(const axn_parameter_run *run, double *scale, doubl
       for (int64_t i = first + v * WIDTH; i < end; i += FLOATS) {
         const int64_t here = end - i;
         const bool whole = here >= WIDTH;
+        fetch(x + i, run->ahead * (int64_t)sizeof *x);
+        fetch(grad_y + i, run->grad_y_ahead * (int64_t)sizeof *x);
         const vector dy =
             whole ? load_elements(grad_y + i) : load_some_elements(grad_y + i, here, none);
         const vector value = whole ? load_elements(x + i) : load_some_elements(x + i, here, none);

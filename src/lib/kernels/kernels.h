@@ -196,6 +196,7 @@ typedef struct axn_parameter_run {
   const void *grad_y;
   int64_t length;
   const float *mean, *rstd, *centre; /* per element */
+  int64_t ahead, grad_y_ahead;       /* elements to the run that comes next, to be fetched */
 } axn_parameter_run;
 
 typedef void axn_moments_kernel(const void *x, const axn_span *span, axn_moments moments);
