@@ -15,7 +15,7 @@ static struct {
       *forward_ad; /* the module whose _current_level is 0 or above within forward derivatives */
   PyObject *has_gradients,
       *threads; /* whether gradients are recorded; as many threads as there are */
-  PyObject *empty_like;
+  PyObject *empty_strided; /* of a tuple of extents, one of strides, and a dtype */
   PyObject *current_level, *requires_grad; /* names of attributes */
   PyObject *dtypes[4];                     /* in the order of axn_dtype */
 } host;
@@ -109,7 +109,7 @@ PyObject *core_use_tensors(PyObject *module, PyObject *const *args, Py_ssize_t c
     return NULL;
   PyObject **const places[] = {&host.types,      &host.questions,     &host.oddities,
                                &host.forward_ad, &host.has_gradients, &host.threads,
-                               &host.empty_like};
+                               &host.empty_strided};
   for (int i = 0; i < 7; i++) keep(places[i], args[i + 1]);
   for (int i = 0; i < 4; i++) keep(&host.dtypes[i], PyTuple_GetItem(args[8], i));
   Py_RETURN_NONE;
@@ -185,7 +185,19 @@ int core_is_eager(PyObject *gradient, PyObject *const *saved, Py_ssize_t count) 
 }
 
 PyObject *core_empty_like(PyObject *tensor) {
-  return PyObject_CallFunctionObjArgs(host.empty_like, tensor, NULL);
+  struct view view;
+  if (!tensor_open(&view, tensor, "a tensor")) return NULL;
+  if (view.element == &core_int64)
+    return PyErr_Format(core_argument_error, "a tensor: int64 is not supported");
+  PyObject *shape = core_tuple(view.rank, view.shape);
+  PyObject *strides = shape != NULL ? core_tuple(view.rank, view.strides) : NULL;
+  PyObject *empty = NULL;
+  if (strides != NULL)
+    empty = PyObject_CallFunctionObjArgs(host.empty_strided, shape, strides,
+                                         host.dtypes[view.element->dtype - AXN_FLOAT32], NULL);
+  Py_XDECREF(strides);
+  Py_XDECREF(shape);
+  return empty;
 }
 
 /* Plans by what they are made of. A set of four; in a full one the oldest goes. Runs hold a
@@ -365,8 +377,8 @@ static bool take_tensors(struct key *key, PyObject *const *tensors, PyObject *ax
       return false;
   const bool rows = key->norm == AXN_LAYER_NORM || key->norm == AXN_RMS_NORM;
   const struct view *x = &views[X];
-  for (int axis = 0; axis < x->rank; axis++)
-    if (x->shape[axis] == 0) return false;
+  for (int i = 0; i < x->rank; i++)
+    if (x->shape[i] == 0) return false;
   key->dtype = x->element->dtype;
   key->layout = AXN_CHANNELS_FIRST;
   const int first = first_axis(axis, x);

@@ -51,11 +51,12 @@ class Plan:
 # What the following need to know of PyTorch: how to read tensors (a capsule of DLPack's exchange functions, or
 # None: by attributes); the types of plain tensors; functions whose true answer means that a call is not eager,
 # the first two of them in the backward pass as well; the same of a tensor; the module of forward derivatives;
-# is_grad_enabled; get_num_threads; empty_like; the dtypes in the order of axn_dtype.
+# is_grad_enabled; get_num_threads; an allocation by shape, strides and dtype; the dtypes in the order of axn_dtype.
 def use_tensors(
     exchange: Any, types: tuple[type, ...], questions: tuple[Callable[[], Any], ...],
     oddities: tuple[Callable[[Any], Any], ...], forward_ad: Any, has_gradients: Callable[[], bool],
-    threads: Callable[[], int], empty_like: Callable[[Any], Any], dtypes: tuple[Any, ...], /,
+    threads: Callable[[], int], empty_strided: Callable[[tuple[int, ...], tuple[int, ...], Any], Any],
+    dtypes: tuple[Any, ...], /,
 ) -> None: ...
 # y, or None where the call is not eager or the tensors are none that the library takes. Where one wants a
 # gradient, `apply` is called with x, scale, shift, residual and (plan, running_mean, running_variance, given,
