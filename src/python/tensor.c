@@ -423,19 +423,6 @@ PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssiz
   Py_RETURN_NONE;
 }
 
-/* Hands a call that autograd is to see to its function: (x, scale, shift, residual, what else
- * there is). */
-static PyObject *apply(PyObject *function, PyObject *plan, PyObject *const *tensors,
-                       PyObject *given, PyObject *options) {
-  PyObject *call =
-      PyTuple_Pack(5, plan, tensors[RUNNING_MEAN], tensors[RUNNING_VARIANCE], given, options);
-  if (call == NULL) return NULL;
-  PyObject *y = PyObject_CallFunctionObjArgs(function, tensors[X], tensors[SCALE], tensors[SHIFT],
-                                             tensors[RESIDUAL], call, NULL);
-  Py_DECREF(call);
-  return y;
-}
-
 static PyObject *normalize(PyObject *function, PyObject *choice, PyObject *const *tensors,
                            PyObject *momentum, PyObject *given) {
   enum { OPTIONS = 6 };
@@ -454,7 +441,8 @@ static PyObject *normalize(PyObject *function, PyObject *choice, PyObject *const
     PyErr_Clear();
     Py_RETURN_NONE;
   }
-  PyObject *y = wants_gradient ? apply(function, plan, tensors, given, choice)
+  const struct core_call call = {plan, tensors, choice, is_given};
+  PyObject *y = wants_gradient ? core_differentiate(function, &call)
                                : core_forward(plan, tensors, is_given, NULL);
   Py_DECREF(plan);
   return y;
