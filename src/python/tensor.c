@@ -14,7 +14,7 @@ static struct {
   PyObject
       *forward_ad; /* the module whose _current_level is 0 or above within forward derivatives */
   PyObject *has_gradients,
-      *threads; /* whether gradients are recorded; as many threads as there are */
+      *threads;            /* whether gradients are recorded; as many threads as there are */
   PyObject *empty_strided; /* of a tuple of extents, one of strides, and a dtype */
   PyObject *current_level, *requires_grad; /* names of attributes */
   PyObject *dtypes[4];                     /* in the order of axn_dtype */
@@ -107,8 +107,8 @@ PyObject *core_use_tensors(PyObject *module, PyObject *const *args, Py_ssize_t c
   if (host.requires_grad == NULL) host.requires_grad = PyUnicode_InternFromString("requires_grad");
   if (host.current_level == NULL || host.requires_grad == NULL || !take_reader(args[0]))
     return NULL;
-  PyObject **const places[] = {&host.types,      &host.questions,     &host.oddities,
-                               &host.forward_ad, &host.has_gradients, &host.threads,
+  PyObject **const places[] = {&host.types,        &host.questions,     &host.oddities,
+                               &host.forward_ad,   &host.has_gradients, &host.threads,
                                &host.empty_strided};
   for (int i = 0; i < 7; i++) keep(places[i], args[i + 1]);
   for (int i = 0; i < 4; i++) keep(&host.dtypes[i], PyTuple_GetItem(args[8], i));

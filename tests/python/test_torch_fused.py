@@ -472,22 +472,27 @@ def test_calls_within_calls():
             self.itself = self
 
         def __del__(self):
-            results.append(gradients(ours)[0])
+            with torch.enable_grad():
+                results.append(gradients(ours)[0])
+            if len(results) < 200:
+                Finalized()
 
     due, thresholds, results = gradients(functional), gc.get_threshold(), []
+    gc.freeze()
     try:
         gc.set_threshold(1)
-        for _ in range(20):
+        for _ in range(10):
             Finalized()
             near(gradients(ours), due)
     finally:
         gc.set_threshold(*thresholds)
+        gc.unfreeze()
     gc.collect()
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: (saved, ours.layer_norm(x, (5,))), lambda pair: pair[0]):
         near(gradients(ours), due)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         results += [pair[0] for pair in pool.map(lambda _: gradients(ours), range(100))]
-    assert len(results) == 120
+    assert len(results) >= 110
     for result in results:
         near(result, due[0])
 
