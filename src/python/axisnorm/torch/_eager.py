@@ -46,8 +46,8 @@ class _Normalization(torch.autograd.Function):
         return tuple(gradient if wants else None for gradient, wants in by_input if wants is not None)
 
 
-# Function.apply would look for transforms first, of which there are none here. Nodes go to the library past backward,
-# which they would look for, and which compilers of backward passes see.
+# Function.apply would look for transforms first, of which there are none here. Nodes go to the library past
+# backward, which they would look for, and which compilers of backward passes see.
 apply = super(torch.autograd.Function, _Normalization).apply
 _Normalization._backward_cls.apply = _core.node_apply(_Normalization._backward_cls)  # type: ignore[attr-defined]
 

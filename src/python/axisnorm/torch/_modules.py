@@ -148,8 +148,9 @@ class RMSNorm(Normalization, nn.RMSNorm):
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
-        return rms_norm(input, self.normalized_shape, _held(self, self._parameters, "weight"), self.eps, residual=residual,
-                        activation=activation, negative_slope=negative_slope)
+        weight = _held(self, self._parameters, "weight")
+        return rms_norm(input, self.normalized_shape, weight, self.eps, residual=residual, activation=activation,
+                        negative_slope=negative_slope)
 
 
 class GroupNorm(Normalization, nn.GroupNorm):
