@@ -49,6 +49,7 @@ typedef struct axn_backward_run {
   double *parameter_scale, *parameter_shift; /* per parameter, summed over segments */
   double *blocks;                            /* sums of blocks, where units are split */
   double *bands;                             /* sums of bands, where there are such */
+  int64_t bands_added;                       /* to the first, itself among them */
   bool streams;                              /* grad_x goes past the caches */
 } axn_backward_run;
 

@@ -183,10 +183,11 @@ static void run_rows_in_steps(const axn_backward_run *run, const axn_place *rows
   if (run->grad_x != NULL) axn_gradient_of_unit(run, rows, statistics);
 }
 
-static void run_band(const axn_backward_run *run, int64_t index) {
+/* The sums go where those of band `place` are. */
+static void run_band(const axn_backward_run *run, int64_t index, int64_t place) {
   const axn_axis *unit = &run->geometry->partition.unit;
   const int64_t bands = run->plan->bands, end = unit->extent * (index + 1) / bands;
-  const band_sums band = sums_of_band(run, index);
+  const band_sums band = sums_of_band(run, place);
   axn_unit_statistics statistics;
   /* Scale and shift, which follow each other. */
   memset(band.scale, 0, 2 * (size_t)padded_parameters(run->plan) * sizeof *band.scale);
@@ -202,21 +203,31 @@ static void run_band(const axn_backward_run *run, int64_t index) {
   }
 }
 
+/* Adds a part of a band's sums to those of the first. */
+static void add_band(const axn_backward_run *run, int64_t place, int64_t begin, int64_t end) {
+  const band_sums total = sums_of_band(run, 0), band = sums_of_band(run, place);
+  for (int64_t p = begin; p < end; p++) total.scale[p] += band.scale[p];
+  for (int64_t p = begin; p < end; p++) total.shift[p] += band.shift[p];
+}
+
+/* Who has the first band adds those that follow to it one by one, all in the second one's place, which so stays
+ * in cache: on one thread that is all of them. */
 static void bands_task(void *data, int64_t begin, int64_t end) {
-  const axn_backward_run *run = data;
-  for (int64_t b = begin; b < end; b++) run_band(run, b);
+  axn_backward_run *run = data;
+  for (int64_t b = begin; b < end; b++) {
+    const bool follows = begin == 0 && b > 0;
+    run_band(run, b, follows ? 1 : b);
+    if (follows) add_band(run, 1, 0, run->plan->parameters);
+  }
+  if (begin == 0) run->bands_added = end;
   run->plan->kernels->finish_streams();
 }
 
-/* Adds the other bands to the first, in order. */
+/* Adds the bands that are left to the first, in order. */
 static void add_bands_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   const band_sums total = sums_of_band(run, 0);
-  for (int64_t b = 1; b < run->plan->bands; b++) {
-    const band_sums band = sums_of_band(run, b);
-    for (int64_t p = begin; p < end; p++) total.scale[p] += band.scale[p];
-    for (int64_t p = begin; p < end; p++) total.shift[p] += band.shift[p];
-  }
+  for (int64_t b = run->bands_added; b < run->plan->bands; b++) add_band(run, b, begin, end);
   axn_write_parameters(run, begin, end - begin, total.scale + begin, total.shift + begin);
 }
 

@@ -92,7 +92,7 @@ axn_status axn_check_buffers(const axn_buffer *buffers, int count, axn_error *er
     ranges[i] = range_of(&buffers[i]);
   }
   for (int i = 0; i < count; i++) {
-    if (!buffers[i].written) continue;
+    if (!buffers[i].written || ranges[i].end == 0) continue;
     for (int j = 0; j < count && status == AXN_OK; j++) {
       /* Of two that are written, the first speaks for both. */
       if (j == i || (buffers[j].written && j < i)) continue;

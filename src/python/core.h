@@ -106,19 +106,27 @@ bool core_plan_is_active(PyObject *plan); /* whether it is one with an activatio
 /* Passes of a plan over tensors [x, scale, shift, residual, running_mean, running_variance]. Forward
  * returns y. The running statistics normalize where they are `given`; `statistics`, if not null, becomes
  * what backward takes for mean and rstd. Backward takes the first four, and as statistics these two and
- * those given (None for others), and returns a tuple of the gradients by the four that are wanted by the
- * tuple `mask`, and None, as autograd takes them. */
+ * those given (None for others). It returns a tuple of the gradients by the first four, as autograd takes
+ * them, of those for which the tuple `wanted` says yes or no, rather than None: None where it says no. */
 PyObject *core_forward(PyObject *plan, PyObject *const *tensors, bool given, PyObject **statistics);
 PyObject *core_backward(PyObject *plan, PyObject *grad_y, PyObject *const *tensors,
-                        PyObject *const *statistics, PyObject *mask);
+                        PyObject *const *statistics, PyObject *wanted);
 
-/* use_tensors(...), normalize(...) and plan_for_tensors(...) in tensor.c, record(...) and gradients(...) in
+/* A call that autograd is to see to: of the plan, with these tensors, and what it was made of. Hands it to the
+ * `apply` of the autograd.Function whose forward is record(). */
+struct core_call {
+  PyObject *plan, *const *tensors, *options;
+  bool given;
+};
+PyObject *core_differentiate(PyObject *apply, const struct core_call *call);
+
+/* use_tensors(...), normalize(...) and plan_for_tensors(...) in tensor.c, record(...) and node_apply(...) in
  * autograd.c: _core.pyi says more. */
 PyObject *core_use_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssize_t count);
 PyObject *core_record(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *core_gradients(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *core_node_apply(PyObject *module, PyObject *node);
 
 /* A new tensor like this one; one with the elements of `tensor` and the strides of x; null with
  * an exception. */

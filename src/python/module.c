@@ -121,7 +121,7 @@ static PyMethodDef functions[] = {
     {"use_tensors", (PyCFunction)(void (*)(void))core_use_tensors, METH_FASTCALL, NULL},
     {"normalize", (PyCFunction)(void (*)(void))core_normalize, METH_FASTCALL, NULL},
     {"record", (PyCFunction)(void (*)(void))core_record, METH_FASTCALL, NULL},
-    {"gradients", (PyCFunction)(void (*)(void))core_gradients, METH_FASTCALL, NULL},
+    {"node_apply", core_node_apply, METH_O, NULL},
     {"plan_for_tensors", (PyCFunction)(void (*)(void))core_plan_for_tensors, METH_FASTCALL, NULL},
     {"xla_handlers", xla_handlers, METH_NOARGS, xla_handlers_doc},
     {NULL, NULL, 0, NULL}};

@@ -540,15 +540,18 @@ PyObject *core_forward(PyObject *object, PyObject *const *tensors, bool given,
 
 enum { GRADIENTS = 4 }; /* by x, scale, shift and residual */
 
+static bool is_wanted(PyObject *wanted, int input) {
+  return Py_IsTrue(PyTuple_GetItem(wanted, input)) != 0;
+}
+
 /* Room for the gradients that are wanted, and that of an activation's argument; false with an
  * exception. */
-static bool make_room(const plan_object *self, PyObject *const *tensors, PyObject *mask,
+static bool make_room(const plan_object *self, PyObject *const *tensors, PyObject *wanted,
                       PyObject **room) {
   PyObject *const likes[] = {tensors[0], tensors[1],
                              Py_IsNone(tensors[2]) ? tensors[1] : tensors[2], tensors[0]};
   for (int i = 0; i < GRADIENTS; i++) {
-    bool due = Py_IsTrue(PyTuple_GetItem(mask, i)) != 0;
-    if (i == GRADIENTS - 1) due = due && self->active;
+    const bool due = is_wanted(wanted, i) && (i < GRADIENTS - 1 || self->active);
     room[i] = due ? core_empty_like(likes[i]) : Py_NewRef(Py_None);
     if (room[i] == NULL) return false;
   }
@@ -557,11 +560,22 @@ static bool make_room(const plan_object *self, PyObject *const *tensors, PyObjec
   return (room[0] = core_empty_like(tensors[0])) != NULL;
 }
 
+/* The gradients that were made room for, as autograd takes them. */
+static PyObject *by_input(PyObject *const *gradients, PyObject *wanted) {
+  Py_ssize_t count = 0;
+  for (int i = 0; i < GRADIENTS; i++) count += !Py_IsNone(PyTuple_GetItem(wanted, i));
+  PyObject *result = PyTuple_New(count);
+  for (int i = 0, place = 0; i < GRADIENTS && result != NULL; i++)
+    if (!Py_IsNone(PyTuple_GetItem(wanted, i)))
+      PyTuple_SetItem(result, place++, Py_NewRef(is_wanted(wanted, i) ? gradients[i] : Py_None));
+  return result;
+}
+
 PyObject *core_backward(PyObject *plan, PyObject *grad_y, PyObject *const *tensors,
-                        PyObject *const *statistics, PyObject *mask) {
+                        PyObject *const *statistics, PyObject *wanted) {
   plan_object *self = (plan_object *)plan;
   PyObject *room[GRADIENTS] = {NULL}, *result = NULL, *done = NULL;
-  if (make_room(self, tensors, mask, room)) {
+  if (make_room(self, tensors, wanted, room)) {
     PyObject *const args[] = {
         tensors[0],         grad_y,  tensors[1], statistics[0], statistics[1], statistics[2],
         statistics[3],      room[0], room[1],    room[2],       tensors[2],    tensors[3],
@@ -569,10 +583,9 @@ PyObject *core_backward(PyObject *plan, PyObject *grad_y, PyObject *const *tenso
     done = run_pass(self, &backward, open_tensors, args, 13);
   }
   if (done != NULL) {
-    const bool wants_x = Py_IsTrue(PyTuple_GetItem(mask, 0)) != 0;
-    const bool wants_residual = Py_IsTrue(PyTuple_GetItem(mask, GRADIENTS - 1)) != 0;
-    result = PyTuple_Pack(5, wants_x ? room[0] : Py_None, room[1], room[2],
-                          wants_residual && !self->active ? grad_y : room[GRADIENTS - 1], Py_None);
+    PyObject *const gradients[] = {room[0], room[1], room[2],
+                                   self->active ? room[GRADIENTS - 1] : grad_y};
+    result = by_input(gradients, wanted);
   }
   Py_XDECREF(done);
   for (int i = 0; i < GRADIENTS; i++) Py_XDECREF(room[i]);

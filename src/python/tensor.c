@@ -14,8 +14,8 @@ static struct {
   PyObject
       *forward_ad; /* the module whose _current_level is 0 or above within forward derivatives */
   PyObject *has_gradients,
-      *threads; /* whether gradients are recorded; as many threads as there are */
-  PyObject *empty_like;
+      *threads;            /* whether gradients are recorded; as many threads as there are */
+  PyObject *empty_strided; /* of a tuple of extents, one of strides, and a dtype */
   PyObject *current_level, *requires_grad; /* names of attributes */
   PyObject *dtypes[4];                     /* in the order of axn_dtype */
 } host;
@@ -107,9 +107,9 @@ PyObject *core_use_tensors(PyObject *module, PyObject *const *args, Py_ssize_t c
   if (host.requires_grad == NULL) host.requires_grad = PyUnicode_InternFromString("requires_grad");
   if (host.current_level == NULL || host.requires_grad == NULL || !take_reader(args[0]))
     return NULL;
-  PyObject **const places[] = {&host.types,      &host.questions,     &host.oddities,
-                               &host.forward_ad, &host.has_gradients, &host.threads,
-                               &host.empty_like};
+  PyObject **const places[] = {&host.types,        &host.questions,     &host.oddities,
+                               &host.forward_ad,   &host.has_gradients, &host.threads,
+                               &host.empty_strided};
   for (int i = 0; i < 7; i++) keep(places[i], args[i + 1]);
   for (int i = 0; i < 4; i++) keep(&host.dtypes[i], PyTuple_GetItem(args[8], i));
   Py_RETURN_NONE;
@@ -185,7 +185,19 @@ int core_is_eager(PyObject *gradient, PyObject *const *saved, Py_ssize_t count) 
 }
 
 PyObject *core_empty_like(PyObject *tensor) {
-  return PyObject_CallFunctionObjArgs(host.empty_like, tensor, NULL);
+  struct view view;
+  if (!tensor_open(&view, tensor, "a tensor")) return NULL;
+  if (view.element == &core_int64)
+    return PyErr_Format(core_argument_error, "a tensor: int64 is not supported");
+  PyObject *shape = core_tuple(view.rank, view.shape);
+  PyObject *strides = shape != NULL ? core_tuple(view.rank, view.strides) : NULL;
+  PyObject *empty = NULL;
+  if (strides != NULL)
+    empty = PyObject_CallFunctionObjArgs(host.empty_strided, shape, strides,
+                                         host.dtypes[view.element->dtype - AXN_FLOAT32], NULL);
+  Py_XDECREF(strides);
+  Py_XDECREF(shape);
+  return empty;
 }
 
 /* Plans by what they are made of. A set of four; in a full one the oldest goes. Runs hold a
@@ -365,8 +377,8 @@ static bool take_tensors(struct key *key, PyObject *const *tensors, PyObject *ax
       return false;
   const bool rows = key->norm == AXN_LAYER_NORM || key->norm == AXN_RMS_NORM;
   const struct view *x = &views[X];
-  for (int place = 0; place < x->rank; place++)
-    if (x->shape[place] == 0) return false;
+  for (int i = 0; i < x->rank; i++)
+    if (x->shape[i] == 0) return false;
   key->dtype = x->element->dtype;
   key->layout = AXN_CHANNELS_FIRST;
   const int first = first_axis(axis, x);
@@ -411,19 +423,6 @@ PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssiz
   Py_RETURN_NONE;
 }
 
-/* Hands a call that autograd is to see to its function: (x, scale, shift, residual, what else
- * there is). */
-static PyObject *apply(PyObject *function, PyObject *plan, PyObject *const *tensors,
-                       PyObject *given, PyObject *options) {
-  PyObject *call =
-      PyTuple_Pack(5, plan, tensors[RUNNING_MEAN], tensors[RUNNING_VARIANCE], given, options);
-  if (call == NULL) return NULL;
-  PyObject *y = PyObject_CallFunctionObjArgs(function, tensors[X], tensors[SCALE], tensors[SHIFT],
-                                             tensors[RESIDUAL], call, NULL);
-  Py_DECREF(call);
-  return y;
-}
-
 static PyObject *normalize(PyObject *function, PyObject *choice, PyObject *const *tensors,
                            PyObject *momentum, PyObject *given) {
   enum { OPTIONS = 6 };
@@ -442,7 +441,8 @@ static PyObject *normalize(PyObject *function, PyObject *choice, PyObject *const
     PyErr_Clear();
     Py_RETURN_NONE;
   }
-  PyObject *y = wants_gradient ? apply(function, plan, tensors, given, choice)
+  const struct core_call call = {plan, tensors, choice, is_given};
+  PyObject *y = wants_gradient ? core_differentiate(function, &call)
                                : core_forward(plan, tensors, is_given, NULL);
   Py_DECREF(plan);
   return y;

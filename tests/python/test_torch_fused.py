@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """axisnorm.torch's residuals and activations, in functions, modules and whole models, beside PyTorch's own."""
 
+import concurrent.futures
 import copy
+import gc
 import pickle
 
 import pytest
@@ -443,6 +445,59 @@ def test_gradients_of_any_form():
     near(torch.autograd.grad(y, x, weights)[0], torch.autograd.grad(block(x), x, weights)[0])
 
 
+def test_outputs_lie_as_inputs():
+    """Also along axes of one element, whose strides tell what follows about the layout."""
+    scale = torch.randn(8, requires_grad=True)
+    for shape, strides in [((2, 8, 1, 1), (8, 1, 1, 1)), ((2, 8, 1, 1), (8, 1, 8, 8)), ((1, 8, 4, 4), (7, 1, 32, 8)),
+                           ((4, 8, 1, 3), (24, 3, 99, 1)), ((2, 8, 5), (40, 1, 8)), ((3, 8), (8, 1))]:
+        x = torch.empty_strided(shape, strides).normal_().requires_grad_()
+        y = ours.group_norm(x, 2, scale)
+        assert y.stride() == strides
+        assert torch.autograd.grad(y.sum(), x)[0].stride() == strides
+        with torch.no_grad():
+            assert ours.group_norm(x, 2, scale).stride() == strides
+
+
+def test_calls_within_calls():
+    """A finalizer or a hook that comes between a call and its autograd.Function, and threads beside it."""
+    x, scale = torch.randn(4, 6, 5), torch.randn(6)
+
+    def gradients(library):
+        variables = [tensor.clone().requires_grad_() for tensor in (x, scale)]
+        y = library.group_norm(variables[0], 3, variables[1])
+        return torch.autograd.grad((y * y * y).sum(), variables)
+
+    class Finalized:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            with torch.enable_grad():
+                results.append(gradients(ours)[0])
+            if len(results) < 200:
+                Finalized()
+
+    due, thresholds, results = gradients(functional), gc.get_threshold(), []
+    gc.freeze()
+    try:
+        gc.set_threshold(1)
+        for _ in range(10):
+            Finalized()
+            near(gradients(ours), due)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+    gc.collect()
+    pack = lambda saved: (saved, ours.layer_norm(x, (5,)))  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda pair: pair[0]):
+        near(gradients(ours), due)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results += [pair[0] for pair in pool.map(lambda _: gradients(ours), range(100))]
+    assert len(results) >= 110
+    for result in results:
+        near(result, due[0])
+
+
 def test_batches_of_gradients():
     """Outside of torch.func's transforms: an older vmap, whose tensors have no memory of their own."""
     x, scale = torch.randn(4, 6, 3, requires_grad=True), torch.randn(6, requires_grad=True)
@@ -494,12 +549,15 @@ def test_hooks_that_save_otherwise(activation):
 
 
 def test_reading_without_dlpack(monkeypatch):
-    """As with versions of PyTorch that have no exchange functions."""
+    """As with versions of PyTorch that have no exchange functions, and no short way to an allocation."""
     runtime = ours._runtime
+    monkeypatch.delattr(torch._C._dynamo.guards, "_empty_strided_cpu")
     try:
         runtime._use_tensors_of_torch(None)
         for norm in NORMS:
             test_fused(norm, "silu")
         test_tensors_and_modes_that_are_not_plain()
+        test_outputs_lie_as_inputs()
     finally:
+        monkeypatch.undo()
         runtime._use_tensors_of_torch(runtime.EXCHANGE)

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 import axisnorm.torch as ours
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 CASES = [
     ("BatchNorm1d", (6,), {}, (5, 6)), ("BatchNorm1d", (6,), {"momentum": None}, (5, 6, 4)),
@@ -69,6 +70,26 @@ def test_module(name, arguments, keywords, shape):
     for (name, actual), due in zip(mine.state_dict().items(), theirs.state_dict().values(), strict=True):
         assert actual.dtype == due.dtype, name
         near(actual, due)
+
+
+def test_parameters_that_are_none_of_the_modules():
+    """Pruned and parametrized ones are attributes; torch.func's and replicas' take the modules' place."""
+    x = torch.randn(2, 6, 5)
+    for name, arguments in (("LayerNorm", (5,)), ("RMSNorm", (5,)), ("GroupNorm", (2, 6)), ("BatchNorm1d", (6,))):
+        pair = [getattr(library, name)(*arguments) for library in (nn, ours)]
+        theirs, mine = pair
+        others = {key: torch.randn_like(value) for key, value in theirs.named_parameters()}
+        near(*(torch.func.functional_call(module, others, x) for module in pair))
+        for module in pair:
+            module._buffers.pop("running_mean", None)
+            module.running_mean = torch.full((6,), 0.5)
+            if name == "GroupNorm":
+                prune.l1_unstructured(module, "weight", 2)
+            else:
+                parametrize.register_parametrization(module, "weight", nn.Softplus())
+        near(mine(x), theirs(x))
+        near(mine.running_mean, theirs.running_mean)
+        near(mine.eval()(x), theirs.eval()(x))
 
 
 def test_wrong_dimensions():
@@ -212,12 +233,17 @@ def test_replace_leaves_others_alone():
         def _apply_instance_norm(self, x):
             return x
 
+    class OneMore(nn.LayerNorm):
+        @property
+        def weight(self):
+            return self.gain + 1
+
     class Registered(nn.LayerNorm):
         def __init_subclass__(cls, name):
             raise AssertionError
 
     model = nn.Sequential(Mine(3), Registered(3), nn.Linear(3, 3), nn.SyncBatchNorm(3), nn.LazyBatchNorm2d(), scaled,
-                          ours.LayerNorm(3), Private(3))
+                          ours.LayerNorm(3), Private(3), OneMore(3))
     kinds = [type(module) for module in model]
     assert [type(module) for module in ours.replace(model)] == kinds
 

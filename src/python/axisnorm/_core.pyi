@@ -51,26 +51,28 @@ class Plan:
 # What the following need to know of PyTorch: how to read tensors (a capsule of DLPack's exchange functions, or
 # None: by attributes); the types of plain tensors; functions whose true answer means that a call is not eager,
 # the first two of them in the backward pass as well; the same of a tensor; the module of forward derivatives;
-# is_grad_enabled; get_num_threads; empty_like; the dtypes in the order of axn_dtype.
+# is_grad_enabled; get_num_threads; an allocation by shape, strides and dtype; the dtypes in the order of axn_dtype.
 def use_tensors(
     exchange: Any, types: tuple[type, ...], questions: tuple[Callable[[], Any], ...],
     oddities: tuple[Callable[[Any], Any], ...], forward_ad: Any, has_gradients: Callable[[], bool],
-    threads: Callable[[], int], empty_like: Callable[[Any], Any], dtypes: tuple[Any, ...], /,
+    threads: Callable[[], int], empty_strided: Callable[[tuple[int, ...], tuple[int, ...], Any], Any],
+    dtypes: tuple[Any, ...], /,
 ) -> None: ...
 # y, or None where the call is not eager or the tensors are none that the library takes. Where one wants a
-# gradient, `apply` is called with x, scale, shift, residual and (plan, running_mean, running_variance, given,
-# options); options are norm, groups, axis (or the extents of the last axes), epsilon, activation and negative_slope.
-# What is optional here comes all together.
+# gradient, `apply`, of the autograd.Function with the methods below, is called with those of x, scale, shift and
+# residual that are no None; options are norm, groups, axis (or the extents of the last axes), epsilon, activation
+# and negative_slope. What is optional here comes all together.
 def normalize(
     apply: Callable[..., Any], options: tuple[str, int, int | tuple[int, ...], float, str, float], x: Any,
     scale: Any, shift: Any, residual: Any, running_mean: Any = ..., running_variance: Any = ...,
     momentum: float = ..., given: bool = ..., /,
 ) -> Any: ...
-# forward and backward of the autograd.Function. What forward has to hand on is in `kept` of the context: plan,
-# options, given, and the statistics that are not given, as bytes. Backward returns the gradients by x, scale,
-# shift and residual, and None; or None where nothing was done because the call is not eager.
-def record(context: Any, x: Any, scale: Any, shift: Any, residual: Any, call: tuple[Any, ...], /) -> Any: ...
-def gradients(context: Any, grad_y: Any, /) -> tuple[Any, ...] | None: ...
+# forward of the autograd.Function, and a method `apply` for the type of its nodes, which is backward where the
+# call is eager; elsewhere it calls the Function's backward. What forward has to hand on is in `kept` of the context:
+# plan, options, given, the statistics that are not given, as bytes, and whether gradients by x, scale, shift and
+# residual are wanted, or None where there is no such input.
+def record(context: Any, /, *tensors: Any) -> Any: ...
+def node_apply(node: type, /) -> Any: ...
 # A plan from a cache; None where tensors do not fit together, an error where the library refuses them.
 def plan_for_tensors(
     norm: str, x: Any, scale: Any, shift: Any, residual: Any, running_mean: Any, running_variance: Any,

@@ -29,38 +29,32 @@ class _Normalization(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_y):  # type: ignore[no-untyped-def]
-        return _differentiable_gradients(ctx, grad_y)
+        """By the operators, so that it can be differentiated."""
+        saved = ctx.saved_tensors
+        _, (norm, groups, extents, *rest), given, statistics, wanted = ctx.kept
+        mask = [bool(input_wants) for input_wants in wanted]
+        if given:
+            gradients = call("normalize_by_backward", grad_y, *saved, *rest, mask)
+        else:
+            axis = axis_of(extents, saved[0])
+            both = torch.frombuffer(bytearray(statistics), dtype=ELEMENTS[saved[0].dtype])
+            shape = statistics_shape(saved[0], norm, groups, axis)
+            mean, rstd = (half.reshape(shape) for half in both.chunk(2))
+            gradients = call(
+                "normalize_backward", grad_y, *saved, mean, rstd, norm, groups, axis, *rest, mask)
+        by_input = zip(gradients, wanted, strict=True)
+        return tuple(gradient if wants else None for gradient, wants in by_input if wants is not None)
 
 
-def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    gradients = _core.gradients(ctx, grad_y)
-    return _differentiable_gradients(ctx, grad_y) if gradients is None else gradients
-
-
-# Function.apply would look for transforms first, of which there are none here. Its nodes would look for backward,
-# which compilers of backward passes see in place of this.
+# Function.apply would look for transforms first, of which there are none here. Nodes go to the library past
+# backward, which they would look for, and which compilers of backward passes see.
 apply = super(torch.autograd.Function, _Normalization).apply
-_Normalization._backward_cls.apply = _gradients  # type: ignore[attr-defined]
+_Normalization._backward_cls.apply = _core.node_apply(_Normalization._backward_cls)  # type: ignore[attr-defined]
 
 
 def axis_of(axis: int | tuple[int, ...], x: Tensor) -> int:
     """The first axis that is normalized over."""
     return axis if isinstance(axis, int) else x.dim() - len(axis)
-
-
-def _differentiable_gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    saved, mask = ctx.saved_tensors, list(ctx.needs_input_grad[:4])
-    _, (norm, groups, extents, *rest), given, statistics = ctx.kept
-    if given:
-        gradients = call("normalize_by_backward", grad_y, *saved, *rest, mask)
-    else:
-        axis = axis_of(extents, saved[0])
-        both = torch.frombuffer(bytearray(statistics), dtype=ELEMENTS[saved[0].dtype])
-        shape = statistics_shape(saved[0], norm, groups, axis)
-        mean, rstd = (half.reshape(shape) for half in both.chunk(2))
-        gradients = call(
-            "normalize_backward", grad_y, *saved, mean, rstd, norm, groups, axis, *rest, mask)
-    return *(gradient if wanted else None for gradient, wanted in zip(gradients, mask, strict=True)), None
 
 
 def normalize(

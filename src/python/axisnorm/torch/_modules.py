@@ -42,6 +42,12 @@ class Normalization(nn.Module):
         return super().extra_repr() + last
 
 
+def _held(module: nn.Module, members: dict[str, Any], name: str) -> Any:
+    """module.name, first as nn.Module looks for it last: its way to a parameter or buffer is a search for an
+    attribute that fails, which takes most of a microsecond. Pruned and parametrized ones are no members."""
+    return members[name] if name in members else getattr(module, name)
+
+
 class _BatchNorm(Normalization, nn.modules.batchnorm._BatchNorm):
     def forward(
         self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
@@ -50,17 +56,21 @@ class _BatchNorm(Normalization, nn.modules.batchnorm._BatchNorm):
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
         self._check_input_dim(input)
+        parameters, buffers = self._parameters, self._buffers
         momentum = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # the plain average of all batches
-                momentum = 1.0 / float(self.num_batches_tracked)
-        from_input = self.training or (self.running_mean is None and self.running_var is None)
-        running = not self.training or self.track_running_stats
+        mean, variance = _held(self, buffers, "running_mean"), _held(self, buffers, "running_var")
+        from_input = self.training or (mean is None and variance is None)
+        if self.training and not self.track_running_stats:
+            mean = variance = None
+        elif self.training:
+            batches = _held(self, buffers, "num_batches_tracked")
+            if batches is not None:
+                batches.add_(1)
+                if self.momentum is None:  # the plain average of all batches
+                    momentum = 1.0 / float(batches)
         return batch_norm(
-            input, self.running_mean if running else None, self.running_var if running else None, self.weight,
-            self.bias, from_input, momentum, self.eps, residual=residual, activation=activation,
-            negative_slope=negative_slope)
+            input, mean, variance, _held(self, parameters, "weight"), _held(self, parameters, "bias"), from_input,
+            momentum, self.eps, residual=residual, activation=activation, negative_slope=negative_slope)
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
@@ -88,8 +98,10 @@ class _InstanceNorm(Normalization, nn.modules.instancenorm._InstanceNorm):
         if not batched:
             input = input.unsqueeze(0)
             residual = None if residual is None else residual.unsqueeze(0)
+        parameters, buffers = self._parameters, self._buffers
         y = instance_norm(
-            input, self.running_mean, self.running_var, self.weight, self.bias,
+            input, _held(self, buffers, "running_mean"), _held(self, buffers, "running_var"),
+            _held(self, parameters, "weight"), _held(self, parameters, "bias"),
             self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum,
             self.eps, residual=residual, activation=activation, negative_slope=negative_slope)
         return y if batched else y.squeeze(0)
@@ -122,7 +134,8 @@ class LayerNorm(Normalization, nn.LayerNorm):
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
-        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, residual=residual,
+        weight, bias = _held(self, self._parameters, "weight"), _held(self, self._parameters, "bias")
+        return layer_norm(input, self.normalized_shape, weight, bias, self.eps, residual=residual,
                           activation=activation, negative_slope=negative_slope)
 
 
@@ -135,8 +148,9 @@ class RMSNorm(Normalization, nn.RMSNorm):
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
-        return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual,
-                        activation=activation, negative_slope=negative_slope)
+        weight = _held(self, self._parameters, "weight")
+        return rms_norm(input, self.normalized_shape, weight, self.eps, residual=residual, activation=activation,
+                        negative_slope=negative_slope)
 
 
 class GroupNorm(Normalization, nn.GroupNorm):
@@ -148,5 +162,6 @@ class GroupNorm(Normalization, nn.GroupNorm):
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
-        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, residual=residual,
+        weight, bias = _held(self, self._parameters, "weight"), _held(self, self._parameters, "bias")
+        return group_norm(input, self.num_groups, weight, bias, self.eps, residual=residual,
                           activation=activation, negative_slope=negative_slope)

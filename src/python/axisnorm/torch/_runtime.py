@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ def _use_threads_of_torch() -> bool:
     return True
 
 
+def _empty_strided() -> Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor]:
+    """How tensors are allocated: where it is there, as PyTorch's compiled graphs do, past its dispatcher."""
+    guards = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
+    return getattr(guards, "_empty_strided_cpu", None) or (
+        lambda shape, strides, dtype: torch.empty_strided(shape, strides, dtype=dtype, device="cpu"))
+
+
 def _use_tensors_of_torch(exchange: Any) -> None:
     """`exchange`: the functions by which tensors are read, or None: by their attributes."""
     # Where one of these has something to say, a call goes through PyTorch's dispatcher: transforms and modes,
@@ -46,7 +54,7 @@ def _use_tensors_of_torch(exchange: Any) -> None:
         torch._C._len_torch_function_stack, torch._C._get_tracing_state, torch._C._autograd._profiler_enabled)
     oddities = (torch._C.TensorBase.is_neg,)
     _core.use_tensors(exchange, (Tensor, torch.nn.Parameter), questions, oddities, forward_ad,
-                      torch.is_grad_enabled, torch.get_num_threads, torch.empty_like, tuple(ELEMENTS))
+                      torch.is_grad_enabled, torch.get_num_threads, _empty_strided(), tuple(ELEMENTS))
 
 
 EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from ._modules import Normalization
 
 Kind = type[nn.Module]
-# Methods of PyTorch's that ours do without: in a subclass that has its own they would go unheard.
-_UNHEARD = ("_apply_instance_norm", "_handle_no_batch_input")
+# Methods of PyTorch's that ours do without, and parameters and buffers, which ours do not look for as attributes:
+# in a subclass that has its own they would go unheard.
+_UNHEARD = ("_apply_instance_norm", "_handle_no_batch_input", "weight", "bias", "running_mean", "running_var",
+            "num_batches_tracked")
 
 
 def stand_in(kind: Kind, classes: Mapping[Kind, type[Normalization]]) -> Kind | None:
