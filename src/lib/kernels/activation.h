@@ -117,15 +117,25 @@ INLINE void turn_corner(vector *z, int count, const axn_ending *ending) {
   }
 }
 
-/* z becomes g times the derivative of such an activation at z. */
-INLINE void go_through_corner(vector *z, const vector *g, int count, const axn_ending *ending) {
-  const vector none = {0};
-  if (ending->activation == AXN_ACTIVATION_RELU) {
-    for (int v = 0; v < count; v++) z[v] = select_floats(z[v] > 0, g[v], none);
-  } else {
-    const float slope = (float)ending->slope;
-    for (int v = 0; v < count; v++) z[v] = select_floats(z[v] > 0, g[v], g[v] * slope);
-  }
+/* The corner of such an activation, on the way back: what is below it comes to nothing, or leaks. */
+typedef struct corner {
+  bool leaks;
+  float slope;
+} corner;
+
+INLINE corner corner_of(const axn_ending *ending) {
+  return (corner){ending->activation == AXN_ACTIVATION_LEAKY_RELU, (float)ending->slope};
+}
+
+/* g times the derivative of such an activation, whose corner is at z = bound. */
+INLINE vector past_corner(vector z, vector bound, vector g, const corner *c) {
+  return c->leaks ? select_above(z, bound, g, g * c->slope) : keep_above(z, bound, g);
+}
+
+/* z becomes g times the derivative at z. */
+INLINE void go_past_corner(vector *z, const vector *g, int count, const axn_ending *ending) {
+  const corner c = corner_of(ending);
+  for (int v = 0; v < count; v++) z[v] = past_corner(z[v], (vector){0}, g[v], &c);
 }
 
 /* z becomes activation(z). */
@@ -158,7 +168,7 @@ INLINE void go_through_activation(vector *z, const vector *g, int count, const a
     for (int v = 0; v < count; v++) z[v] = g[v] * gelu_tanh_slope(z[v]);
     break;
   default:
-    go_through_corner(z, g, count, ending);
+    go_past_corner(z, g, count, ending);
   }
 }
 

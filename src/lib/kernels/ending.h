@@ -57,7 +57,7 @@ INLINE void end_simply(vector *z, int count, int64_t at, const axn_ending *endin
   if (gradient != NULL) {
     vector g[AT_ONCE];
     for (int v = 0; v < count; v++) g[v] = load_elements(gradient + at + v * WIDTH);
-    go_through_corner(z, g, count, ending);
+    go_past_corner(z, g, count, ending);
   } else {
     turn_corner(z, count, ending);
   }
