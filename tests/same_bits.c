@@ -10,7 +10,7 @@
 
 #include "axisnorm/axisnorm.h"
 
-static const uint64_t EXPECTED = UINT64_C(0x08bbb7fb66984b2d);
+static const uint64_t EXPECTED = UINT64_C(0x57cba19e869785a5);
 
 /* Short lines, long ones, matrices, lines folded into columns, more columns than a block holds, more
  * values than a block of sums. */
@@ -76,7 +76,10 @@ static uint64_t run(uint64_t state, const axn_desc *desc, const axn_plan *plan, 
   backward.rstd = rstd, backward.grad_x = grad_x, backward.grad_scale = grad_scale;
   backward.grad_shift = grad_shift, backward.workspace = workspace;
   backward.workspace_size = info.backward_workspace;
-  if (desc->activation != AXN_ACTIVATION_NONE) training.residual = backward.residual = residual;
+  const int half = state % 2 == 0; /* by the bits so far */
+  if (desc->activation != AXN_ACTIVATION_NONE && half) {
+    training.residual = backward.residual = residual;
+  }
   if (axn_forward_training(plan, &training, NULL) == AXN_OK &&
       axn_backward(plan, &backward, NULL) == AXN_OK) {
     state = hash(hash(hash(state, y, n, size), mean, s, four), rstd, s, four);

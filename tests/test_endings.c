@@ -189,3 +189,116 @@ Test(endings, slope_of_float64) {
   cr_assert(y[0] == -0.01 && y[1] == 1.0, "%.17g", y[0]);
   axn_plan_destroy(plan);
 }
+
+/* ---- ReLU and leaky ReLU where gradients are read, and in a pass of their own: the same bits ---- */
+
+typedef struct gradients {
+  void *x, *scale, *shift;
+} gradients;
+
+static gradients gradients_room(const buffers *own) {
+  return (gradients){typed_room(own->info.elements, own->dtype),
+                     typed_room(own->info.parameters, own->parameters),
+                     typed_room(own->info.parameters, own->parameters)};
+}
+
+static void gradients_free(gradients *self) {
+  free(self->x), free(self->scale), free(self->shift);
+}
+
+/* grad_residual, which is g, asks for a pass of its own. */
+static void run_backward(const buffers *own, void *grad_residual, const gradients *to) {
+  axn_backward_args args = axn_backward_init();
+  axn_error error;
+  args.x = own->x, args.grad_y = own->grad_y, args.scale = own->scale, args.shift = own->shift;
+  args.mean = own->mean, args.rstd = own->rstd, args.grad_residual = grad_residual;
+  args.grad_x = to->x, args.grad_scale = to->scale, args.grad_shift = to->shift;
+  args.workspace = own->workspace, args.workspace_size = own->info.backward_workspace;
+  cr_assert(axn_backward(own->plan, &args, &error) == AXN_OK, "%s", error.message);
+}
+
+/* A NaN is like any other. */
+static void expect_same(const axn_desc *desc, const char *name, const void *a, const void *b,
+                        axn_dtype dtype, int64_t count) {
+  const size_t size = axn_dtype_size(dtype);
+  for (int64_t i = 0; i < count; i++) {
+    const char *one = (const char *)a + (size_t)i * size,
+               *other = (const char *)b + (size_t)i * size;
+    if (memcmp(one, other, size) == 0) continue;
+    const double is = typed_get(a, dtype, i), due = typed_get(b, dtype, i);
+    cr_assert(isnan(is) && isnan(due), "%s[%lld] is %.9g, in a pass of its own %.9g: %s", name,
+              (long long)i, is, due, desc_text(desc));
+  }
+}
+
+/* What decides on which side of the corner a value is, at its odd ends; drawn once statistics are known. */
+static void spoil(buffers *own, int round, randoms *source) {
+  static const double odd[] = {0.0, -0.0, -1.0, -0x1p-120, 0x1p-149, 1e38, -3e38, INFINITY, NAN};
+  const int64_t parameters = own->info.parameters, elements = own->info.elements;
+  const int tame = 4; /* of the odd ones, those that leave all sums finite */
+  for (int64_t p = 0; p < parameters; p++) {
+    const int64_t s = random_between(source, 0, 12), t = random_between(source, 0, 12);
+    const int64_t odds = round < 2 ? tame : 9;
+    if (s < odds) typed_set(own->scale, own->parameters, p, odd[s]);
+    if (t < odds) typed_set(own->shift, own->parameters, p, odd[t]);
+  }
+  /* A value that is the mean has the shift for z. */
+  if (isfinite(typed_get(own->mean, own->reals, 0))) {
+    const double mean = typed_get(own->mean, own->reals, 0);
+    for (int64_t i = 0; i < elements; i += 3) typed_set(own->x, own->dtype, i, mean);
+  }
+  if (round == 3) {
+    const double far = own->dtype == AXN_FLOAT16 ? 6e4 : 3e38;
+    typed_set(own->x, own->dtype, random_between(source, 0, elements - 1), INFINITY);
+    typed_set(own->x, own->dtype, random_between(source, 0, elements - 1), NAN);
+    for (int k = 0; k < 3; k++) {
+      typed_set(own->grad_y, own->dtype, random_between(source, 0, elements - 1),
+                k < 2 ? far : INFINITY);
+    }
+    typed_set(own->rstd, own->reals, random_between(source, 0, own->info.statistics - 1), 1e-30);
+  }
+}
+
+static void check_corner(const axn_desc *given, axn_dtype dtype, int round, randoms *source) {
+  axn_desc desc = *given;
+  /* A slope that float16 rounds to is a power of two; the pass of its own rounds. */
+  desc.activation =
+      round % 2 == 0 || dtype == AXN_FLOAT16 ? AXN_ACTIVATION_RELU : AXN_ACTIVATION_LEAKY_RELU;
+  desc.negative_slope = ENDED_SLOPE;
+  buffers own = buffers_of(&desc, dtype, dtype, dtype == AXN_FLOAT64 ? dtype : AXN_FLOAT32, 0.5);
+  buffers_run(&own, 0);
+  if (round > 0) spoil(&own, round, source);
+  gradients here = gradients_room(&own), apart = gradients_room(&own);
+  run_backward(&own, own.grad_residual, &apart);
+  run_backward(&own, NULL, &here);
+  expect_same(&desc, "grad_x", here.x, apart.x, dtype, own.info.elements);
+  expect_same(&desc, "grad_scale", here.scale, apart.scale, own.parameters, own.info.parameters);
+  expect_same(&desc, "grad_shift", here.shift, apart.shift, own.parameters, own.info.parameters);
+  gradients_free(&here), gradients_free(&apart);
+  /* In place of grad_y. */
+  const gradients in_place = {own.grad_y, own.grad_scale, own.grad_shift};
+  gradients again = gradients_room(&own);
+  run_backward(&own, NULL, &again);
+  run_backward(&own, NULL, &in_place);
+  expect_same(&desc, "grad_x in place", in_place.x, again.x, dtype, own.info.elements);
+  gradients_free(&again);
+  buffers_free(&own);
+}
+
+Test(endings, corners_where_gradients_are_read) {
+  static const int64_t shape[5] = {4, 6, 3, 5, 13};
+  randoms source = randoms_from(test_seed(914));
+  axn_desc desc;
+  for (int i = 0; listed_desc(i, shape, &desc); i++) {
+    for (int round = 0; round < 4; round++)
+      check_corner(&desc, TYPES[(i + round) % 4], round, &source);
+  }
+  for (size_t i = 0; reaching_desc(i, &desc); i++) {
+    check_corner(&desc, i % 2 == 0 ? AXN_FLOAT32 : AXN_BFLOAT16, (int)(i / 2 % 4), &source);
+  }
+  for (int i = 0; i < 200; i++) {
+    desc = random_desc(&source, 20000);
+    if (desc.momentum == AXN_MOMENTUM_CUMULATIVE) desc.momentum = 0.5;
+    check_corner(&desc, TYPES[i % 4], i / 4 % 4, &source);
+  }
+}

@@ -51,6 +51,7 @@ uint16_t bits_in(axn_dtype dtype, double value) {
   if (dtype == AXN_BFLOAT16) return (uint16_t)(bits_of((float)value) >> 16);
   const uint16_t sign = signbit(value) ? 0x8000 : 0;
   const double size = fabs(value);
+  if (isnan(size)) return sign | 0x7e00;
   if (isinf(size)) return sign | 0x7c00;
   if (size < ldexp(1.0, -14)) return (uint16_t)(sign | (unsigned)ldexp(size, 24));
   int exponent;

@@ -180,13 +180,20 @@ static void gradient_of_part(const axn_backward_run *run, const axn_place *unit,
                                     &values,
                                     chunk * nest->block_lines,
                                     axn_lines_of_chunk(nest, unit->cells, chunk),
+                                    b,
                                     axn_block_at(nest, b)};
     if (step.lines <= 0) break;
     if (i == begin || b == 0 || nest->segments > 1) {
       find_values(run, unit, statistics, step.first, step.lines,
                   nest->segments > 1 ? step.at.parameter : 0, &values);
+      if (run->past_corner) axn_find_corner(run, unit, statistics, step.first, step.lines, &values);
     }
-    gradient_of_block(run, &step);
+    if (run->past_corner && (values.wide || !values.corner_held)) {
+      const axn_backward_run after = axn_after_ending(run, &step);
+      gradient_of_block(&after, &step);
+    } else {
+      gradient_of_block(run, &step);
+    }
   }
 }
 
@@ -299,8 +306,11 @@ axn_status axn_backward(const axn_plan *plan, const axn_backward_args *caller_ar
     run.ending.gradient = args.grad_y;
     run.ending.clamps = false;
     run.activated = args.grad_residual != NULL ? args.grad_residual : args.grad_x;
-    run.grad_y = run.activated;
-    run.gradient_side = args.grad_residual != NULL ? AXN_SIDE_Y : AXN_SIDE_X;
+    run.past_corner = axn_goes_past_corner(&run);
+    if (!run.past_corner) {
+      run.grad_y = run.activated;
+      run.gradient_side = args.grad_residual != NULL ? AXN_SIDE_Y : AXN_SIDE_X;
+    }
   }
   run_backward(&run);
   return axn_succeed(error);

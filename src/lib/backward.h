@@ -40,6 +40,7 @@ typedef struct axn_backward_run {
   const void *scale, *shift;      /* reals; the shift for an activation only */
   axn_ending ending;              /* with the caller's grad_y as gradient; and */
   void *activated;                /* what it gives, grad_y of all else; null: no activation */
+  bool past_corner;               /* in passing: kernels take grad_y through the activation */
   const void *mean, *rstd;        /* reals, of x, no mean with a second moment; or */
   const void *given_mean, *given_variance;   /* reals, frozen */
   void *grad_x, *grad_scale, *grad_shift;    /* each may be null */
@@ -79,7 +80,10 @@ typedef struct axn_line_values {
   AXN_LINES_OF_CACHE float from_gradient[AXN_LINE_ROOM];
   AXN_LINES_OF_CACHE float from_value[AXN_LINE_ROOM];
   AXN_LINES_OF_CACHE float constant[AXN_LINE_ROOM];
-  bool wide; /* some line needs float64 */
+  AXN_LINES_OF_CACHE float multiplier[AXN_LINE_ROOM]; /* where grad_y goes past a corner; */
+  AXN_LINES_OF_CACHE float bound[AXN_LINE_ROOM];
+  bool corner_held; /* whether float32 has room for these */
+  bool wide;        /* some line needs float64 */
 } axn_line_values;
 
 /* Whether lines are not just cells, so that they need arrays of statistics apart. */
@@ -101,7 +105,8 @@ typedef struct axn_backward_step {
   const axn_unit_statistics *statistics;
   const axn_line_values *values;
   int64_t first, lines;
-  axn_block at;
+  int64_t block; /* which, of those for the same lines; */
+  axn_block at;  /* where it lies */
 } axn_backward_step;
 
 static inline axn_gradient_sums axn_means_of(const axn_backward_run *run, const axn_place *unit) {
@@ -137,11 +142,22 @@ axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
 axn_wide_block axn_widen(const axn_backward_run *run, const axn_backward_step *step,
                          const axn_gradient_block *block, int64_t line);
 
-/* Takes grad_y of a unit through the activation, if there is one; */
+/* Takes grad_y of a unit through the activation, if there is one that is not taken where it is read; */
 void axn_backward_ending(const axn_backward_run *run, const axn_place *unit);
 
 /* or of all units. */
 void axn_backward_all_endings(axn_backward_run *run);
+
+/* Whether gradients are taken through an activation in passing, where they are read, instead. */
+bool axn_goes_past_corner(const axn_backward_run *run);
+
+/* What that takes of some lines of a unit. */
+void axn_find_corner(const axn_backward_run *run, const axn_place *unit,
+                     const axn_unit_statistics *statistics, int64_t first, int64_t lines,
+                     axn_line_values *values);
+
+/* The run for a block that needs float64, whose grad_y is taken through the activation first, here. */
+axn_backward_run axn_after_ending(const axn_backward_run *run, const axn_backward_step *step);
 
 /* First pass. Fills the means of a unit, and its segments; `unit_index` is not used where there are
  * none, in the weighted form. */

@@ -2,7 +2,7 @@
 /*
  * Backward through an activation: g = grad_y * activation'(z), with z found again as forward found it. g takes
  * the place of grad_y in all that follows, in grad_residual where that is due, else in grad_x, which is
- * overwritten last.
+ * overwritten last. ReLU and leaky ReLU may be taken in passing instead, where grad_y is read.
  */
 #include <string.h>
 
@@ -32,7 +32,7 @@ static void apply_part(const axn_backward_run *run, const axn_place *unit, int64
                                .geometry = run->geometry,
                                .x = run->x,
                                .y = run->activated,
-                               .y_side = run->gradient_side,
+                               .y_side = run->activated == run->grad_x ? AXN_SIDE_X : AXN_SIDE_Y,
                                .scale = run->scale,
                                .shift = run->shift,
                                .ending = run->ending};
@@ -41,7 +41,7 @@ static void apply_part(const axn_backward_run *run, const axn_place *unit, int64
 }
 
 void axn_backward_ending(const axn_backward_run *run, const axn_place *unit) {
-  if (run->activated == NULL) return;
+  if (run->activated == NULL || run->past_corner) return;
   apply_part(run, unit, 0, axn_blocks_of(&run->geometry->lines, unit->cells));
 }
 
@@ -56,7 +56,57 @@ static void ending_task(void *data, int64_t begin, int64_t end) {
 }
 
 void axn_backward_all_endings(axn_backward_run *run) {
-  if (run->activated == NULL) return;
+  if (run->activated == NULL || run->past_corner) return;
   const int64_t units = run->geometry->partition.units;
   axn_run(&run->runner, units * axn_blocks_of_unit(run->geometry), ending_task, run);
+}
+
+/* ---- in passing ---- */
+
+/* Of shorter rows, what is due between one and the next costs more than a pass of its own. */
+enum { SHORT_ROW = 128 };
+
+bool axn_goes_past_corner(const axn_backward_run *run) {
+  const axn_nest *nest = &run->geometry->lines;
+  const axn_activation activation = run->ending.activation;
+  const bool corner = activation == AXN_ACTIVATION_RELU || activation == AXN_ACTIVATION_LEAKY_RELU;
+  /* grad_x is where a block that is odd finds its own, twice: grad_y is to be there still. */
+  const bool apart = run->activated == run->grad_x && run->grad_x != run->grad_y;
+  const bool fits = !nest->weighted && nest->segments == 1 &&
+                    (nest->form == AXN_FORM_COLUMNS || nest->length.extent >= SHORT_ROW);
+  return corner && run->ending.residual == NULL && apart && fits && !run->frozen &&
+         !run->plan->doubles;
+}
+
+void axn_find_corner(const axn_backward_run *run, const axn_place *unit,
+                     const axn_unit_statistics *statistics, int64_t first, int64_t lines,
+                     axn_line_values *values) {
+  double zeros[AXN_LINE_ROOM];
+  float mean[AXN_LINE_ROOM];
+  /* Statistics that are handed on as float have no rest. */
+  memset(zeros, 0, (size_t)axn_padded(unit->cells) * sizeof *zeros);
+  const axn_factors_block block = {.map = axn_line_map_of(&run->geometry->lines, first, lines),
+                                   .mean_high = statistics->mean,
+                                   .mean_low = zeros,
+                                   .rstd = statistics->exact_rstd,
+                                   .scale = axn_parameters_at(run->scale, unit->parameter),
+                                   .shift = axn_parameters_at(run->shift, unit->parameter),
+                                   .mean_out = mean,
+                                   .multiplier = values->multiplier,
+                                   .offset = values->bound};
+  values->corner_held = run->plan->kernels->factors(&block) && !statistics->wide;
+  /* A sum of floats is above 0 where one is above minus the other. */
+  const int64_t count = lines * run->geometry->lines.fold;
+  for (int64_t i = 0; i < count; i++) values->bound[i] = -values->bound[i];
+}
+
+axn_backward_run axn_after_ending(const axn_backward_run *run, const axn_backward_step *step) {
+  const axn_nest *nest = &run->geometry->lines;
+  axn_backward_run after = *run;
+  const int64_t block = step->first / nest->block_lines * nest->blocks + step->block;
+  apply_part(run, step->unit, block, block + 1);
+  after.past_corner = false;
+  after.grad_y = run->activated;
+  after.gradient_side = AXN_SIDE_X;
+  return after;
 }

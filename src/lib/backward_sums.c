@@ -72,6 +72,9 @@ axn_gradient_block axn_gradient_block_of(const axn_backward_run *run,
       .scale = weighted && !run->plan->doubles
                    ? axn_parameters_at(run->scale, axn_step_parameter(run, step, 0))
                    : NULL,
+      .corner = run->past_corner ? &run->ending : NULL,
+      .multiplier = values->multiplier,
+      .bound = values->bound,
       .from_gradient = values->from_gradient,
       .from_value = values->from_value,
       .constant = values->constant};
@@ -138,12 +141,24 @@ static void spread_statistics(const axn_backward_run *run, const axn_unit_statis
 static void sum_block(const axn_backward_run *run, const axn_backward_step *step,
                       axn_gradient_sums sums) {
   const axn_gradient_block block = axn_gradient_block_of(run, step);
-  if (run->plan->doubles) {
-    mend_lines(run, step, &block, sums);
-    return;
+  if (!run->plan->doubles) {
+    run->plan->kernels->gradient_sums[run->geometry->lines.form](&block, sums);
   }
-  run->plan->kernels->gradient_sums[run->geometry->lines.form](&block, sums);
   mend_lines(run, step, &block, sums);
+}
+
+/* Past a corner, if that does for the block. */
+static void sum_block_past_corner(const axn_backward_run *run, const axn_backward_step *step,
+                                  axn_gradient_sums sums) {
+  if (run->past_corner) {
+    const axn_gradient_block block = axn_gradient_block_of(run, step);
+    run->plan->kernels->gradient_sums[run->geometry->lines.form](&block, sums);
+    if (step->values->corner_held && all_finite(sums, step->lines)) return;
+    const axn_backward_run after = axn_after_ending(run, step);
+    sum_block(&after, step, sums);
+  } else {
+    sum_block(run, step, sums);
+  }
 }
 
 /* ---- from blocks to units ---- */
@@ -308,20 +323,20 @@ static void sum_and_add(const axn_backward_run *run, const axn_backward_step *st
   axn_gradient_sums sums = {centred, gradient, product};
   (void)block_index;
   if (!is_segment(&run->geometry->lines)) {
-    sum_block(run, step, sums);
+    sum_block_past_corner(run, step, sums);
     add_block(run, step, unit_index, sums);
     return;
   }
   const int64_t start = segment_of_step(run, step, unit_index);
   sums.gradient = run->segment_shift + start;
   sums.product = run->segment_scale + start;
-  sum_block(run, step, sums);
+  sum_block_past_corner(run, step, sums);
   add_to_cells(run, step, sums);
 }
 
 static void sum_and_store(const axn_backward_run *run, const axn_backward_step *step,
                           int64_t unit_index, int64_t block_index) {
-  sum_block(run, step, stored_sums(run, unit_index, block_index));
+  sum_block_past_corner(run, step, stored_sums(run, unit_index, block_index));
 }
 
 static void add_stored(const axn_backward_run *run, const axn_backward_step *step,
@@ -342,9 +357,13 @@ static void walk_blocks(const axn_backward_run *run, const axn_place *unit,
                                     &values,
                                     chunk * nest->block_lines,
                                     axn_lines_of_chunk(nest, unit->cells, chunk),
+                                    b,
                                     axn_block_at(nest, b)};
     if (step.lines <= 0) break;
-    if (i == begin || b == 0) spread_statistics(run, statistics, step.first, step.lines, &values);
+    if (i == begin || b == 0) {
+      spread_statistics(run, statistics, step.first, step.lines, &values);
+      if (run->past_corner) axn_find_corner(run, unit, statistics, step.first, step.lines, &values);
+    }
     use(run, &step, unit_index, i);
   }
 }

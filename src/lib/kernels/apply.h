@@ -18,7 +18,8 @@ INLINE bool worth_streaming(const element *to, int64_t length) {
 
 /* What meets the elements of a run: the same for all of it, or, where not null, one per element. */
 typedef struct apply_factors {
-  float mean, multiplier, offset, floor;
+  float mean, multiplier, offset;
+  bool clamps;
   const float *scale, *shift;
 } apply_factors;
 
@@ -26,7 +27,7 @@ INLINE vector apply_to(vector x, const apply_factors *f, int64_t at) {
   vector y = (x - f->mean) * f->multiplier + f->offset;
   if (f->scale != NULL) y *= load(f->scale + at);
   if (f->shift != NULL) y += load(f->shift + at);
-  return clamped(y, f->floor);
+  return y;
 }
 
 /* Where a run lies. */
@@ -72,8 +73,7 @@ INLINE void apply_some(const apply_place *run, int64_t i, int64_t length, const 
   vector v = (load_some_elements(run->x + i, length, none) - f->mean) * f->multiplier + f->offset;
   if (f->scale != NULL) v *= load_some(f->scale, length, none);
   if (f->shift != NULL) v += load_some(f->shift, length, none);
-  v = clamped(v, f->floor);
-  store_some_elements(run->y + i, length, end_some(v, length, run->at + i, ending));
+  store_some_elements(run->y + i, length, end_some(v, length, run->at + i, ending, f->clamps));
 }
 
 /* Where the vectors of a run from `i` on end: with it, or before the last two if these overlap. */
@@ -89,12 +89,12 @@ INLINE int64_t apply_vectors(const apply_place *run, int64_t i, int64_t length,
   for (; i + AT_ONCE * WIDTH <= end; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) some[v] = apply_at(run, i + v * WIDTH, f);
-    end_simply(some, AT_ONCE, run->at + i, ending);
+    end_simply(some, AT_ONCE, run->at + i, ending, f->clamps);
     put_all(run->y + i, some, AT_ONCE, streams);
   }
   ROLLED for (; i < end; i += WIDTH) {
     vector one = apply_at(run, i, f);
-    end_simply(&one, 1, run->at + i, ending);
+    end_simply(&one, 1, run->at + i, ending, f->clamps);
     put(run->y + i, one, streams);
   }
   return i;
@@ -108,8 +108,8 @@ INLINE void apply_whole_run(const apply_place *run, int64_t length, const apply_
   i = apply_vectors(run, i, length, f, ending, streams);
   if (i == length) return;
   vector here = apply_at(run, i, f), last = apply_at(run, length - WIDTH, f);
-  end_simply(&here, 1, run->at + i, ending);
-  end_simply(&last, 1, run->at + length - WIDTH, ending);
+  end_simply(&here, 1, run->at + i, ending, f->clamps);
+  end_simply(&last, 1, run->at + length - WIDTH, ending, f->clamps);
   store_elements(run->y + i, here);
   store_elements(run->y + length - WIDTH, last);
 }
@@ -167,7 +167,7 @@ INLINE apply_factors factors_of_line(const axn_apply_block *block, int64_t line,
   return (apply_factors){block->mean[line],
                          block->multiplier[line],
                          block->offset[line],
-                         floor_of(&block->ending),
+                         block->ending.clamps,
                          scale,
                          shift};
 }
@@ -177,8 +177,7 @@ INLINE void apply_element(const axn_apply_block *block, int64_t r, int64_t l) {
   const int64_t to = r * block->y_strides.row + l * block->y_strides.line;
   const float x = (float)element_value(*input_at(block->x, from));
   const float y = (x - block->mean[l]) * block->multiplier[l] + block->offset[l];
-  const float floor = floor_of(&block->ending);
-  *output_at(block->y, to) = nearest_element(CLAMPS && floor > y ? floor : y);
+  *output_at(block->y, to) = nearest_element(block->ending.clamps && y < 0 ? 0 : y);
 }
 
 /* Lines of one element each, which views have, in the order of memory. */
@@ -250,12 +249,12 @@ INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t r,
   for (; i + AT_ONCE * WIDTH <= total; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) some[v] = apply_next(block, &at, run.x, i + v * WIDTH);
-    end_simply(some, AT_ONCE, run.at + i, ending);
+    end_simply(some, AT_ONCE, run.at + i, ending, block->ending.clamps);
     put_all(run.y + i, some, AT_ONCE, streams);
   }
   for (; i + WIDTH <= total; i += WIDTH) {
     vector one = apply_next(block, &at, run.x, i);
-    end_simply(&one, 1, run.at + i, ending);
+    end_simply(&one, 1, run.at + i, ending, block->ending.clamps);
     put(run.y + i, one, streams);
   }
   for (int64_t some; i < total; i += some) {
@@ -337,19 +336,17 @@ static void apply_weighted(const axn_apply_block *block) {
 
 typedef struct column_transform {
   vector mean, multiplier, offset;
-  float floor;
 } column_transform;
 
 INLINE column_transform transform_at(const axn_apply_block *block, int64_t j, int64_t columns) {
   const vector none = {0};
-  const float floor = floor_of(&block->ending);
   if (columns >= WIDTH) {
     return (column_transform){load(block->mean + j), load(block->multiplier + j),
-                              load(block->offset + j), floor};
+                              load(block->offset + j)};
   }
   return (column_transform){load_some(block->mean + j, columns, none),
                             load_some(block->multiplier + j, columns, none),
-                            load_some(block->offset + j, columns, none), floor};
+                            load_some(block->offset + j, columns, none)};
 }
 
 /* What meets all of a row beside. */
@@ -360,8 +357,7 @@ typedef struct row_weights {
 /* Without weights, which is known when this is compiled, there are none. */
 INLINE vector transform(vector x, const column_transform *t, const row_weights *weights) {
   const vector y = (x - t->mean) * t->multiplier + t->offset;
-  const vector z = weights == NULL ? y : y * weights->scale + weights->shift;
-  return clamped(z, t->floor);
+  return weights == NULL ? y : y * weights->scale + weights->shift;
 }
 
 /* The vector of a row at column `j`. */
@@ -377,7 +373,8 @@ INLINE void apply_some_columns(const axn_apply_block *block, const apply_place *
                                const axn_ending *ending) {
   const column_transform t = transform_at(block, j, columns);
   const vector z = transform(load_some_elements(row->x + j, columns, (vector){0}), &t, weights);
-  store_some_elements(row->y + j, columns, end_some(z, columns, row->at + j, ending));
+  store_some_elements(row->y + j, columns,
+                      end_some(z, columns, row->at + j, ending, block->ending.clamps));
 }
 
 /* A row: its factors come from first-level cache each time, which costs less than to walk several rows at
@@ -404,12 +401,12 @@ INLINE void apply_row(const axn_apply_block *block, const apply_place *row,
     for (int v = 0; v < AT_ONCE; v++) {
       some[v] = transform_columns(block, row, j + v * WIDTH, weights);
     }
-    end_simply(some, AT_ONCE, row->at + j, ending);
+    end_simply(some, AT_ONCE, row->at + j, ending, block->ending.clamps);
     put_all(row->y + j, some, AT_ONCE, streams);
   }
   for (; j + WIDTH <= columns; j += WIDTH) {
     vector one = transform_columns(block, row, j, weights);
-    end_simply(&one, 1, row->at + j, ending);
+    end_simply(&one, 1, row->at + j, ending, block->ending.clamps);
     put(row->y + j, one, streams);
   }
   if (j < columns) apply_some_columns(block, row, j, columns - j, weights, ending);

@@ -12,21 +12,21 @@
 #include "element.h"
 #include "kernels.h"
 
-/* ReLU alone is a clamp that every pass over float32 has room for, at 0 or out of the way; 16-bit elements,
- * which are bound by their conversions, would pay for it. */
-enum { CLAMPS = AXN_ELEMENT == AXN_ELEMENT_FLOAT32 };
-
-INLINE float floor_of(const axn_ending *ending) {
-  return ending->clamps ? 0 : -INFINITY;
-}
-
-INLINE vector clamped(vector v, float floor) {
-  return CLAMPS ? at_least((vector){0} + floor, v) : v;
+/* ReLU alone is a clamp that every pass over float32 has room for, at 0 or out of the way; 16-bit elements, which
+ * are bound by their conversions, would pay for it, and go around it. */
+INLINE void clamp(vector *z, int count, bool clamps) {
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+  const vector floor = (vector){0} + (clamps ? 0 : -INFINITY);
+#else
+  const vector floor = {0};
+  if (!clamps) return;
+#endif
+  for (int v = 0; v < count; v++) z[v] = at_least(floor, z[v]);
 }
 
 /* Whether a pass ends with more than a clamp. */
 INLINE bool ends(const axn_ending *ending) {
-  return axn_ends(ending) && !(CLAMPS && ending->clamps);
+  return axn_ends(ending) && !ending->clamps;
 }
 
 /* Activations know no elements, so they are there once per instruction set. `gradient`: forward where null. */
@@ -46,10 +46,13 @@ INLINE bool is_simple(const axn_ending *ending) {
   return ending->activation <= AXN_ACTIVATION_LEAKY_RELU;
 }
 
-/* A simple ending of vectors that lie side by side from offset `at` on. Without an ending, which is known when
- * this is compiled, there is nothing. */
-INLINE void end_simply(vector *z, int count, int64_t at, const axn_ending *ending) {
-  if (ending == NULL) return;
+/* A simple ending of vectors that lie side by side from offset `at` on. Without one, which is known when this is
+ * compiled, there is no more than a clamp. */
+INLINE void end_simply(vector *z, int count, int64_t at, const axn_ending *ending, bool clamps) {
+  if (ending == NULL) {
+    clamp(z, count, clamps);
+    return;
+  }
   const element *residual = ending->residual, *gradient = ending->gradient;
   if (residual != NULL) {
     for (int v = 0; v < count; v++) z[v] += load_elements(residual + at + v * WIDTH);
@@ -57,7 +60,7 @@ INLINE void end_simply(vector *z, int count, int64_t at, const axn_ending *endin
   if (gradient != NULL) {
     vector g[AT_ONCE];
     for (int v = 0; v < count; v++) g[v] = load_elements(gradient + at + v * WIDTH);
-    go_through_corner(z, g, count, ending);
+    go_past_corner(z, g, count, ending);
   } else {
     turn_corner(z, count, ending);
   }
@@ -91,9 +94,14 @@ static __attribute__((noinline, unused)) void end_part(vector *z, int64_t length
   AXN_SHARED(activate, AXN_VARIANT)(z, ending->gradient != NULL ? &gradient : NULL, 1, ending);
 }
 
-/* Without an ending, which is known when this is compiled, there is nothing. */
-INLINE vector end_some(vector z, int64_t length, int64_t at, const axn_ending *ending) {
-  if (ending != NULL) end_part(&z, length, at, ending);
+/* Likewise. */
+INLINE vector end_some(vector z, int64_t length, int64_t at, const axn_ending *ending,
+                       bool clamps) {
+  if (ending != NULL) {
+    end_part(&z, length, at, ending);
+  } else {
+    clamp(&z, 1, clamps);
+  }
   return z;
 }
 

@@ -4,6 +4,7 @@
 #define AXN_LIB_KERNELS_GRADIENT_SUMS_H
 
 #include "element.h"
+#include "ending.h"
 #include "kernels.h"
 #include "vector.h"
 
@@ -15,6 +16,23 @@ enum {
   TERMS = 16 /* additions in float before a flush to float64 */
 };
 
+/* The corner that grad_y of a line goes through. */
+typedef struct line_corner {
+  float mean, multiplier, bound;
+  corner is;
+} line_corner;
+
+INLINE line_corner corner_of_line(const axn_gradient_block *block, int64_t line) {
+  return (line_corner){block->mean[line], block->multiplier[line], block->bound[line],
+                       corner_of(block->corner)};
+}
+
+/* Without a corner, which is known when this is compiled, grad_y is what it is. */
+INLINE vector past_corner_of_line(vector x, vector grad_y, const line_corner *c) {
+  if (c == NULL) return grad_y;
+  return past_corner((x - c->mean) * c->multiplier, (vector){0} + c->bound, grad_y, &c->is);
+}
+
 /* ---- sums: lines that are runs of memory ---- */
 
 typedef struct gradient_lanes {
@@ -25,10 +43,12 @@ typedef struct gradient_totals {
   wide_vector eights[SUMS][EIGHTS];
 } gradient_totals;
 
-INLINE void add_terms(gradient_lanes *sums, int v, vector x, vector g, float mean, float rstd) {
-  const vector e = (x - mean) * rstd;
+/* Past a corner, the units that multiply are the busier ones. */
+INLINE void add_terms(gradient_lanes *sums, int v, vector x, vector g, float mean, float rstd,
+                      bool past_corner) {
+  const vector e = (x - mean) * rstd, gradient = sums->lanes[1][v];
   sums->lanes[0][v] += e;
-  sums->lanes[1][v] = add_floats_by_multiplier(sums->lanes[1][v], g);
+  sums->lanes[1][v] = past_corner ? gradient + g : add_floats_by_multiplier(gradient, g);
   sums->lanes[2][v] += g * e;
 }
 
@@ -57,31 +77,33 @@ INLINE gradient_totals totals_of(const gradient_lanes *sums) {
 /* The last elements of a run, fewer than there are lanes. The pad is the mean, and 0, so that lanes
  * without a value add nothing. */
 INLINE void add_rest(gradient_lanes *sums, const element *x, const element *grad_y,
-                     const float *scale, int64_t left, float mean, float rstd) {
+                     const float *scale, int64_t left, float mean, float rstd,
+                     const line_corner *c) {
   const vector none = {0};
   for (int v = 0; v < VECTORS && left > v * WIDTH; v++) {
     const int64_t here = left - v * WIDTH < WIDTH ? left - v * WIDTH : WIDTH;
     const vector some = load_some_elements(x + v * WIDTH, here, none + mean);
-    vector g = load_some_elements(grad_y + v * WIDTH, here, none);
+    vector g = past_corner_of_line(some, load_some_elements(grad_y + v * WIDTH, here, none), c);
     if (scale != NULL) g *= load_some(scale + v * WIDTH, here, none);
-    add_terms(sums, v, some, g, mean, rstd);
+    add_terms(sums, v, some, g, mean, rstd, c != NULL);
   }
 }
 
 /* The sums of a run of at most TERMS elements per lane. */
 INLINE gradient_totals sum_piece(const element *x, const element *grad_y, const float *scale,
-                                 int64_t length, float mean, float rstd) {
+                                 int64_t length, float mean, float rstd, const line_corner *c) {
   gradient_lanes sums = {{{{0}}}};
   int64_t i = 0;
   ROLLED for (; i + FLOATS <= length; i += FLOATS) {
     for (int v = 0; v < VECTORS; v++) {
-      vector g = load_elements(grad_y + i + v * WIDTH);
+      const vector value = load_elements(x + i + v * WIDTH);
+      vector g = past_corner_of_line(value, load_elements(grad_y + i + v * WIDTH), c);
       if (scale != NULL) g *= load(scale + i + v * WIDTH);
-      add_terms(&sums, v, load_elements(x + i + v * WIDTH), g, mean, rstd);
+      add_terms(&sums, v, value, g, mean, rstd, c != NULL);
     }
   }
   if (i < length) {
-    add_rest(&sums, x + i, grad_y + i, axn_parameters_at(scale, i), length - i, mean, rstd);
+    add_rest(&sums, x + i, grad_y + i, axn_parameters_at(scale, i), length - i, mean, rstd, c);
   }
   return totals_of(&sums);
 }
@@ -107,7 +129,7 @@ INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale,
   const element *x = input_at(block->x, 0), *grad_y = input_at(block->grad_y, 0);
   for (int64_t l = 0; l < lines; l++, x += line_stride, grad_y += grad_y_stride) {
     const gradient_totals totals =
-        sum_piece(x, grad_y, scale, length, block->mean[l], block->rstd[l]);
+        sum_piece(x, grad_y, scale, length, block->mean[l], block->rstd[l], NULL);
     store_totals(&totals, l, eights);
   }
 }
@@ -120,7 +142,8 @@ INLINE void load_totals(const line_eights *eights, int64_t line, gradient_totals
 
 /* Adds some rows of a line, piece by piece. */
 INLINE void add_rows_of_gradients(const axn_gradient_block *block, const float *scale, int64_t line,
-                                  int64_t first, int64_t rows, gradient_totals *totals) {
+                                  int64_t first, int64_t rows, const line_corner *c,
+                                  gradient_totals *totals) {
   const axn_span *span = &block->span;
   const int64_t length = span->length;
   const element *x = input_at(block->x, line * span->line_stride + first * span->row_stride);
@@ -130,7 +153,7 @@ INLINE void add_rows_of_gradients(const axn_gradient_block *block, const float *
     for (int64_t at = 0; at < length; at += PIECE) {
       const gradient_totals piece = sum_piece(x + at, grad_y + at, axn_parameters_at(scale, at),
                                               length - at < PIECE ? length - at : PIECE,
-                                              block->mean[line], block->rstd[line]);
+                                              block->mean[line], block->rstd[line], c);
       for (int i = 0; i < SUMS * EIGHTS; i++) {
         totals->eights[i / EIGHTS][i % EIGHTS] += piece.eights[i / EIGHTS][i % EIGHTS];
       }
@@ -144,7 +167,7 @@ enum { PAIRS_BY_LINE = 4 }; /* rows of x and of grad_y that are taken in turn */
 
 /* Nearly in the order of memory, see sum_lines_by_rows(). More rows in turn, of two tensors, would be more than
  * prefetchers follow. */
-INLINE void sum_long_lines(const axn_gradient_block *block, const float *scale,
+INLINE void sum_long_lines(const axn_gradient_block *block, const float *scale, bool cornered,
                            line_eights *eights) {
   for (int64_t first = 0; first < block->span.rows; first += PAIRS_BY_LINE) {
     const int64_t left = block->span.rows - first;
@@ -152,19 +175,33 @@ INLINE void sum_long_lines(const axn_gradient_block *block, const float *scale,
     for (int64_t l = 0; l < block->span.lines; l++) {
       gradient_totals totals = {{{{0}}}};
       if (first > 0) load_totals(eights, l, &totals);
-      add_rows_of_gradients(block, scale, l, first, rows, &totals);
+      if (cornered) {
+        const line_corner c = corner_of_line(block, l);
+        add_rows_of_gradients(block, scale, l, first, rows, &c, &totals);
+      } else {
+        add_rows_of_gradients(block, scale, l, first, rows, NULL, &totals);
+      }
       store_totals(&totals, l, eights);
     }
   }
 }
 
+/* Lines whose grad_y has yet to go through a corner; there once. */
+static __attribute__((noinline)) void sum_lines_past_corner(const axn_gradient_block *block,
+                                                            line_eights *eights) {
+  sum_long_lines(block, NULL, true, eights);
+}
+
+/* Where there is a corner, there is no scale, which is known when this is compiled. */
 INLINE void sum_lines(const axn_gradient_block *given, const float *scale, axn_gradient_sums out) {
   const axn_gradient_block block = *given;
   line_eights eights;
-  if (block.span.rows == 1 && block.span.length <= PIECE) {
+  if (scale == NULL && block.corner != NULL) {
+    sum_lines_past_corner(given, &eights);
+  } else if (block.span.rows == 1 && block.span.length <= PIECE) {
     sum_short_lines(&block, scale, &eights);
   } else {
-    sum_long_lines(&block, scale, &eights);
+    sum_long_lines(&block, scale, false, &eights);
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
   for (int s = 0; s < SUMS; s++) add_eights(eights.of[s], (int)block.span.lines, results[s]);
@@ -193,7 +230,7 @@ static SMALL void sum_elements(const axn_gradient_block *given, axn_gradient_sum
 }
 
 static void gradient_sums_of_rows(const axn_gradient_block *block, axn_gradient_sums out) {
-  if (block->span.length == 1) {
+  if (block->span.length == 1 && block->corner == NULL) {
     sum_elements(block, out);
   } else {
     sum_lines(block, NULL, out);
@@ -221,11 +258,23 @@ INLINE void add_float_sums(double *totals, vector sums) {
  * there are registers for. */
 enum { ABREAST = AXN_VECTOR_BYTES == 64 ? 4 : 2 };
 
+/* What grad_y of a vector of columns, or of the first `columns` of one, becomes on its way through a corner. */
+INLINE vector past_corner_of_columns(const axn_gradient_block *block, int64_t j, int64_t columns,
+                                     vector from_mean, vector grad_y, const corner *c) {
+  const vector none = {0};
+  const bool whole = columns >= WIDTH;
+  const float *multiplier = block->multiplier + j, *bound = block->bound + j;
+  const vector factor = whole ? load(multiplier) : load_some(multiplier, columns, none);
+  return past_corner(from_mean * factor, whole ? load(bound) : load_some(bound, columns, none),
+                     grad_y, c);
+}
+
 /* Rows of a block that are added in float, and where their sums go. */
 typedef struct column_terms {
   const axn_gradient_block *block;
   const element *x, *grad_y;
   const float *scale; /* of the first row, where rows have one, else null */
+  bool past_corner;   /* grad_y has yet to go through one */
   int64_t rows;       /* at most TERMS */
   double (*totals)[AXN_LINE_ROOM];
 } column_terms;
@@ -236,6 +285,7 @@ INLINE void add_column_terms(const column_terms *terms, int64_t j, int vectors, 
   const vector none = {0};
   const bool whole = columns >= WIDTH;
   const element *x = terms->x + j, *grad_y = terms->grad_y + j;
+  const corner c = terms->past_corner ? corner_of(block->corner) : (corner){0};
   vector mean[ABREAST], rstd[ABREAST], sums[ABREAST][SUMS];
   for (int v = 0; v < vectors; v++) {
     const int64_t at = j + v * WIDTH;
@@ -249,9 +299,11 @@ INLINE void add_column_terms(const column_terms *terms, int64_t j, int vectors, 
       fetch(x + at, TERMS * block->span.row_stride * (int64_t)sizeof *x);
       fetch(grad_y + at, TERMS * block->grad_y_strides.row * (int64_t)sizeof *grad_y);
       const vector value = whole ? load_elements(x + at) : load_some_elements(x, columns, none);
+      const vector from_mean = value - mean[v];
       vector g = whole ? load_elements(grad_y + at) : load_some_elements(grad_y, columns, none);
+      if (terms->past_corner) g = past_corner_of_columns(block, j + at, columns, from_mean, g, &c);
       if (terms->scale != NULL) g *= terms->scale[r * block->parameter_stride];
-      const vector e = (value - mean[v]) * rstd[v];
+      const vector e = from_mean * rstd[v];
       sums[v][0] += e;
       sums[v][1] += g;
       sums[v][2] += g * e;
@@ -263,8 +315,26 @@ INLINE void add_column_terms(const column_terms *terms, int64_t j, int vectors, 
   }
 }
 
-INLINE void sum_columns(const axn_gradient_block *given, bool weighted, axn_gradient_sums out) {
-  const axn_gradient_block block = *given;
+/* Those that are left; there once. */
+static __attribute__((noinline)) void add_last_column_terms(const column_terms *terms, int64_t j,
+                                                            int64_t columns) {
+  for (; j + WIDTH <= columns; j += WIDTH) add_column_terms(terms, j, 1, WIDTH);
+  if (j < columns) add_column_terms(terms, j, 1, columns - j);
+}
+
+/* `plain`: with neither a scale nor a corner. */
+INLINE void add_all_column_terms(const column_terms *terms, int64_t columns, bool plain) {
+  column_terms due = *terms;
+  if (plain) due.scale = NULL, due.past_corner = false;
+  int64_t j = 0;
+  for (; j + ABREAST * WIDTH <= columns; j += ABREAST * WIDTH) {
+    add_column_terms(&due, j, ABREAST, WIDTH);
+  }
+  if (j < columns) add_last_column_terms(terms, j, columns);
+}
+
+static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradient_sums out) {
+  const axn_gradient_block block = *given; /* that no store can change */
   AXN_LINES_OF_CACHE double totals[SUMS][AXN_LINE_ROOM];
   const axn_span *span = &block.span;
   const int64_t columns = span->lines * span->fold;
@@ -275,28 +345,20 @@ INLINE void sum_columns(const axn_gradient_block *given, bool weighted, axn_grad
     const column_terms terms = {&block,
                                 input_at(block.x, first * span->row_stride),
                                 input_at(block.grad_y, first * block.grad_y_strides.row),
-                                weighted ? block.scale + first * block.parameter_stride : NULL,
+                                axn_parameters_at(block.scale, first * block.parameter_stride),
+                                block.corner != NULL,
                                 span->rows - first < TERMS ? span->rows - first : TERMS,
                                 totals};
-    int64_t j = 0;
-    for (; j + ABREAST * WIDTH <= columns; j += ABREAST * WIDTH) {
-      add_column_terms(&terms, j, ABREAST, WIDTH);
+    if (block.scale == NULL && block.corner == NULL) {
+      add_all_column_terms(&terms, columns, true);
+    } else {
+      add_all_column_terms(&terms, columns, false);
     }
-    for (; j + WIDTH <= columns; j += WIDTH) add_column_terms(&terms, j, 1, WIDTH);
-    if (j < columns) add_column_terms(&terms, j, 1, columns - j);
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
   for (int s = 0; s < SUMS; s++) {
     add_folds(totals[s], span->lines, span->fold);
     memcpy(results[s], totals[s], (size_t)span->lines * sizeof(double));
-  }
-}
-
-static void gradient_sums_of_columns(const axn_gradient_block *block, axn_gradient_sums out) {
-  if (block->scale != NULL) {
-    sum_columns(block, true, out);
-  } else {
-    sum_columns(block, false, out);
   }
 }
 

@@ -4,12 +4,14 @@
 #define AXN_LIB_KERNELS_GRADIENTS_H
 
 #include "apply.h"
+#include "gradient_sums.h"
 #include "kernels.h"
 #include "vector.h"
 
 typedef struct run_factors {
   float mean, rstd, from_gradient, from_value, constant;
-  const float *scale; /* per element, or null */
+  const float *scale;        /* per element, or null */
+  const line_corner *corner; /* likewise */
 } run_factors;
 
 INLINE vector gradient_at(vector x, vector grad_y, vector scale, bool weighted,
@@ -21,8 +23,9 @@ INLINE vector gradient_at(vector x, vector grad_y, vector scale, bool weighted,
 INLINE vector gradient_of_vector(const element *x, const element *grad_y, int64_t at,
                                  const run_factors *f) {
   const bool weighted = f->scale != NULL;
-  const vector scale = weighted ? load(f->scale + at) : (vector){0};
-  return gradient_at(load_elements(x + at), load_elements(grad_y + at), scale, weighted, f);
+  const vector scale = weighted ? load(f->scale + at) : (vector){0}, value = load_elements(x + at);
+  const vector g = past_corner_of_line(value, load_elements(grad_y + at), f->corner);
+  return gradient_at(value, g, scale, weighted, f);
 }
 
 /* A run shorter than a vector. */
@@ -31,9 +34,9 @@ INLINE void gradient_of_some(const element *x, const element *grad_y, element *g
   const vector none = {0};
   const bool weighted = f->scale != NULL;
   const vector scale = weighted ? load_some(f->scale, length, none) : none;
-  store_some_elements(grad_x, length,
-                      gradient_at(load_some_elements(x, length, none),
-                                  load_some_elements(grad_y, length, none), scale, weighted, f));
+  const vector value = load_some_elements(x, length, none);
+  const vector g = past_corner_of_line(value, load_some_elements(grad_y, length, none), f->corner);
+  store_some_elements(grad_x, length, gradient_at(value, g, scale, weighted, f));
 }
 
 /* The vectors of a run from `i` on, but for the last two if these overlap; returns where it ends. */
@@ -77,8 +80,13 @@ INLINE void gradient_of_run(const element *x, const element *grad_y, element *gr
 /* `scale` is per element, or null. */
 INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t line,
                                        const float *scale) {
-  return (run_factors){block->mean[line],       block->rstd[line],     block->from_gradient[line],
-                       block->from_value[line], block->constant[line], scale};
+  return (run_factors){block->mean[line],
+                       block->rstd[line],
+                       block->from_gradient[line],
+                       block->from_value[line],
+                       block->constant[line],
+                       scale,
+                       NULL};
 }
 
 INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scale) {
@@ -90,6 +98,45 @@ INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scal
     for (int64_t l = 0; l < span->lines; l++) {
       const run_factors factors = gradient_factors_of(block, l, scale);
       gradient_of_run(x, grad_y, grad_x, span->length, &factors, block->streams);
+      x += span->line_stride;
+      grad_y += block->grad_y_strides.line;
+      grad_x += span->line_stride;
+    }
+  }
+}
+
+/* A run of a line whose grad_y has yet to go through a corner; there once, for both kinds of stores. */
+static __attribute__((noinline)) void gradient_of_run_past_corner(const axn_gradient_block *block,
+                                                                  int64_t line, const element *x,
+                                                                  const element *grad_y,
+                                                                  element *grad_x) {
+  const line_corner c = corner_of_line(block, line);
+  const int64_t length = block->span.length;
+  run_factors f = gradient_factors_of(block, line, NULL);
+  f.corner = &c;
+  const bool streams = block->streams && length >= WIDTH && worth_streaming(grad_x, length);
+  int64_t i = length < WIDTH ? length : streams ? until_aligned(grad_x) : 0;
+  if (i > 0) gradient_of_some(x, grad_y, grad_x, i, &f);
+  for (; i + AT_ONCE * WIDTH <= length; i += AT_ONCE * WIDTH) {
+    vector some[AT_ONCE];
+    for (int v = 0; v < AT_ONCE; v++) some[v] = gradient_of_vector(x, grad_y, i + v * WIDTH, &f);
+    for (int v = 0; v < AT_ONCE; v++) put(grad_x + i + v * WIDTH, some[v], streams);
+  }
+  /* The last vector may overlap the one before. */
+  ROLLED for (; i < length; i += WIDTH) {
+    const int64_t at = i + WIDTH <= length ? i : length - WIDTH;
+    put(grad_x + at, gradient_of_vector(x, grad_y, at, &f), streams && at == i);
+  }
+}
+
+static void gradient_of_lines_past_corner(const axn_gradient_block *block) {
+  const axn_span *span = &block->span;
+  for (int64_t r = 0; r < span->rows; r++) {
+    const element *x = input_at(block->x, r * span->row_stride);
+    const element *grad_y = input_at(block->grad_y, r * block->grad_y_strides.row);
+    element *grad_x = output_at(block->grad_x, r * span->row_stride);
+    for (int64_t l = 0; l < span->lines; l++) {
+      gradient_of_run_past_corner(block, l, x, grad_y, grad_x);
       x += span->line_stride;
       grad_y += block->grad_y_strides.line;
       grad_x += span->line_stride;
@@ -114,12 +161,13 @@ INLINE vector gradient_of_next(const axn_gradient_block *block, gradient_sequenc
 }
 
 /* Lines that follow each other without a gap, see apply_lines_in_sequence(). */
-INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r, bool streams) {
+INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r) {
   const int64_t first = r * block->span.row_stride;
   const element *x = input_at(block->x, first);
   const element *grad_y = input_at(block->grad_y, r * block->grad_y_strides.row);
   element *grad_x = output_at(block->grad_x, first);
   const int64_t length = block->span.length, total = block->span.lines * length;
+  const bool streams = block->streams;
   gradient_sequence at = {0, length, gradient_factors_of(block, 0, NULL)};
   int64_t i = until_aligned(grad_x);
   if (i > 0) gradient_of_some(x, grad_y, grad_x, i, &at.factors);
@@ -166,20 +214,15 @@ static SMALL void gradient_of_elements(const axn_gradient_block *given) {
 }
 
 static void gradient_of_rows(const axn_gradient_block *block) {
-  if (block->span.length == 1) {
+  const bool sequence = is_sequence(&block->span, block->grad_y_strides.line);
+  if (block->span.length == 1 && block->corner == NULL) {
     gradient_of_elements(block);
-    return;
-  }
-  if (!is_sequence(&block->span, block->grad_y_strides.line)) {
+  } else if (block->corner != NULL) {
+    gradient_of_lines_past_corner(block);
+  } else if (!sequence) {
     gradient_of_lines(block, NULL);
-    return;
-  }
-  for (int64_t r = 0; r < block->span.rows; r++) {
-    if (block->streams) {
-      gradient_in_sequence(block, r, true);
-    } else {
-      gradient_in_sequence(block, r, false);
-    }
+  } else {
+    for (int64_t r = 0; r < block->span.rows; r++) gradient_in_sequence(block, r);
   }
 }
 
@@ -312,6 +355,8 @@ typedef struct gradient_row {
   const element *x, *grad_y;
   element *grad_x;
   const float *scale; /* of the row, or null */
+  bool past_corner;   /* grad_y has yet to go through one, */
+  corner corner;      /* this one */
 } gradient_row;
 
 /* The vector of a row at column `j`, or the first `columns` of it. */
@@ -324,17 +369,26 @@ INLINE vector gradient_of_some_columns(const axn_gradient_block *block, const gr
   const bool whole = columns >= WIDTH;
   const vector value = whole ? load_elements(x) : load_some_elements(x, columns, none);
   vector g = whole ? load_elements(grad_y) : load_some_elements(grad_y, columns, none);
+  if (row->past_corner) {
+    g = past_corner_of_columns(block, j, columns, value - factors.mean, g, &row->corner);
+  }
   if (scale != NULL) g *= *scale;
   return gradient_of_column_vector(value, g, &factors);
 }
 
+/* Fewer columns than a vector has; there once. The row is a copy, so that the caller's stays in registers. */
+static __attribute__((noinline)) void
+put_some_columns(const axn_gradient_block *block, gradient_row row, int64_t j, int64_t columns) {
+  store_some_elements(row.grad_x + j, columns, gradient_of_some_columns(block, &row, j, columns));
+}
+
 /* A row, see apply_row(). */
-INLINE void gradient_of_row(const axn_gradient_block *block, const gradient_row *row,
-                            bool streams) {
+INLINE void gradient_of_row(const axn_gradient_block *given, const axn_gradient_block *block,
+                            const gradient_row *row, bool streams) {
   const int64_t columns = block->span.lines;
   element *grad_x = row->grad_x;
   int64_t j = streams ? until_aligned(grad_x) : 0;
-  if (j > 0) store_some_elements(grad_x, j, gradient_of_some_columns(block, row, 0, j));
+  if (j > 0) put_some_columns(given, *row, 0, j);
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) {
@@ -345,36 +399,39 @@ INLINE void gradient_of_row(const axn_gradient_block *block, const gradient_row 
   for (; j + WIDTH <= columns; j += WIDTH) {
     put(grad_x + j, gradient_of_some_columns(block, row, j, WIDTH), streams);
   }
-  if (j < columns) {
-    store_some_elements(grad_x + j, columns - j,
-                        gradient_of_some_columns(block, row, j, columns - j));
-  }
+  if (j < columns) put_some_columns(given, *row, j, columns - j);
 }
 
-INLINE void gradient_of_all_columns(const axn_gradient_block *given, bool weighted) {
+/* `plain`: with neither a scale nor a corner. */
+INLINE void gradient_of_all_columns(const axn_gradient_block *given, bool plain) {
   /* A copy that no store can change: its fields stay in registers. */
   const axn_gradient_block block = *given;
   const bool streams = block.streams && worth_streaming(block.grad_x, block.span.lines);
+  const bool past_corner = !plain && block.corner != NULL;
   for (int64_t r = 0; r < block.span.rows; r++) {
     const int64_t at = r * block.span.row_stride;
-    const gradient_row row = {
-        input_at(block.x, at), input_at(block.grad_y, r * block.grad_y_strides.row),
-        output_at(block.grad_x, at), weighted ? block.scale + r * block.parameter_stride : NULL};
-    if (weighted) {
-      gradient_of_row(&block, &row, streams);
+    const gradient_row row = {input_at(block.x, at),
+                              input_at(block.grad_y, r * block.grad_y_strides.row),
+                              output_at(block.grad_x, at),
+                              plain ? NULL
+                                    : axn_parameters_at(block.scale, r * block.parameter_stride),
+                              past_corner,
+                              past_corner ? corner_of(block.corner) : (corner){0}};
+    if (!plain) {
+      gradient_of_row(given, &block, &row, streams);
     } else if (streams) {
-      gradient_of_row(&block, &row, true);
+      gradient_of_row(given, &block, &row, true);
     } else {
-      gradient_of_row(&block, &row, false);
+      gradient_of_row(given, &block, &row, false);
     }
   }
 }
 
 static void gradient_of_columns(const axn_gradient_block *block) {
-  if (block->scale != NULL) {
-    gradient_of_all_columns(block, true);
-  } else {
+  if (block->scale != NULL || block->corner != NULL) {
     gradient_of_all_columns(block, false);
+  } else {
+    gradient_of_all_columns(block, true);
   }
 }
 

@@ -166,6 +166,11 @@ typedef struct axn_gradient_block {
   const float *mean, *rstd;
   const float *scale; /* weighted only, per element of a line, or, of columns, per row; null: 1 */
   int64_t parameter_stride; /* from row to row, of columns */
+  /* Not null: grad_y is that of what ReLU or leaky ReLU made, and goes through it where it is read; z is above 0
+   * where (x - mean) * multiplier is above a bound, minus what is added there. Not where there is a scale, nor in
+   * the weighted form, nor where grad_x is grad_y. */
+  const axn_ending *corner;
+  const float *multiplier, *bound;
   /* grad_x = grad_y * scale * from_gradient + (e * from_value + constant) */
   const float *from_gradient, *from_value, *constant;
   /* Weighted only, where there is a scale and grad_x is apart from grad_y: sums that the gradients of the

@@ -59,6 +59,26 @@ INLINE vector select_floats(float_mask mask, vector yes, vector no) {
   return (vector)(((float_mask)yes & mask) | ((float_mask)no & ~mask));
 }
 
+/* v where a > b, else 0. */
+INLINE vector keep_above(vector a, vector b, vector v) {
+#if AXN_VECTOR_BYTES == 64
+  return (vector)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ),
+                                     (__m512)v);
+#else
+  return (vector)((float_mask)v & (a > b));
+#endif
+}
+
+/* `yes` where a > b, else `no`. */
+INLINE vector select_above(vector a, vector b, vector yes, vector no) {
+#if AXN_VECTOR_BYTES == 64
+  const __mmask16 above = _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+  return (vector)_mm512_mask_blend_ps(above, (__m512)no, (__m512)yes);
+#else
+  return select_floats(a > b, yes, no);
+#endif
+}
+
 /* floor > v ? floor : v, so that a NaN stays and 0 does not replace -0; x86 has an instruction that does just that. */
 INLINE vector at_least(vector floor, vector v) {
 #if AXN_VECTOR_BYTES == 64
