@@ -6,6 +6,7 @@
 #ifndef AXN_LIB_APPLY_H
 #define AXN_LIB_APPLY_H
 
+#include "place.h"
 #include "plan.h"
 
 typedef struct axn_apply_run {

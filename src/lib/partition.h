@@ -103,18 +103,6 @@ static inline bool axn_rows_are_far(const axn_geometry *geometry) {
   return geometry->partition.far && sums->form != AXN_FORM_COLUMNS && sums->row.extent > 1;
 }
 
-/* Where a unit lies. */
-typedef struct axn_place {
-  int64_t tensor[AXN_SIDES], cell, parameter;
-  int64_t cells;
-} axn_place;
-
-/* Where a block lies, relative to its unit. */
-typedef struct axn_block {
-  int64_t tensor[AXN_SIDES], parameter, segment;
-  int64_t rows, length;
-} axn_block;
-
 /* What is called for a plan and not for a run: better small than fast. */
 #define AXN_SELDOM __attribute__((cold))
 
@@ -136,22 +124,6 @@ AXN_SELDOM axn_geometry axn_parameter_geometry(const axn_axis_list *axes);
 /* The same for lists whose innermost axis has none: cells are parameters, and their lines runs of memory along
  * which what was a cell changes from element to element. */
 AXN_SELDOM axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes);
-
-/* Unit `index` of the partition. */
-axn_place axn_unit_at(const axn_partition *partition, int64_t index);
-
-/* The cells of a place from `skip` on, so many of them. */
-static inline axn_place axn_place_after(const axn_place *place, const axn_axis *unit, int64_t skip,
-                                        int64_t cells) {
-  return (axn_place){.tensor = {place->tensor[AXN_SIDE_X] + skip * unit->tensor[AXN_SIDE_X],
-                                place->tensor[AXN_SIDE_Y] + skip * unit->tensor[AXN_SIDE_Y]},
-                     .cell = place->cell + skip * unit->cell,
-                     .parameter = place->parameter + skip * unit->parameter,
-                     .cells = cells};
-}
-
-/* Block `index`, of those for the same lines. */
-axn_block axn_block_at(const axn_nest *nest, int64_t index);
 
 /* Lines of a unit; how often they fill `block_lines`, the last time perhaps in part. */
 static inline int64_t axn_lines_of(const axn_nest *nest, int64_t cells) {
@@ -177,26 +149,5 @@ static inline int64_t axn_blocks_of(const axn_nest *nest, int64_t cells) {
 static inline int64_t axn_blocks_of_unit(const axn_geometry *geometry) {
   return axn_blocks_of(&geometry->lines, geometry->partition.unit_cells);
 }
-
-/* Where blocks of lines are counted through all units: those from `begin` to before `end` that belong to
- * the same unit as the first. */
-typedef struct axn_part {
-  int64_t unit, first, count;
-} axn_part;
-
-static inline axn_part axn_part_at(const axn_geometry *geometry, int64_t begin, int64_t end) {
-  const int64_t blocks = axn_blocks_of_unit(geometry), first = begin % blocks;
-  const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
-  return (axn_part){begin / blocks, first, count};
-}
-
-/* Offset, in parameters, of a line of a unit. */
-static inline int64_t axn_line_parameter(const axn_nest *nest, int64_t line) {
-  return line / nest->lines_per_cell * nest->cell_parameter +
-         line % nest->lines_per_cell * nest->line_parameter;
-}
-
-/* Offset, in parameters, of a segment. */
-int64_t axn_segment_parameter(const axn_nest *nest, int64_t segment);
 
 #endif

@@ -4,7 +4,7 @@
 #define AXN_LIB_SPAN_H
 
 #include "kernels/kernels.h"
-#include "partition.h"
+#include "place.h"
 
 /* Elements from the first line of a unit to line `line`. */
 static inline int64_t axn_line_offset(const axn_nest *nest, int64_t line, axn_side side) {

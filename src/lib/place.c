@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+#include "place.h"
+
+static int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+static void add_step(int64_t tensor[AXN_SIDES], int64_t step, const axn_axis *axis) {
+  tensor[AXN_SIDE_X] += step * axis->tensor[AXN_SIDE_X];
+  tensor[AXN_SIDE_Y] += step * axis->tensor[AXN_SIDE_Y];
+}
+
+axn_place axn_unit_at(const axn_partition *partition, int64_t index) {
+  const axn_axis *unit = &partition->unit;
+  const int64_t first = index % partition->along * partition->unit_cells;
+  axn_place place = {.tensor = {first * unit->tensor[AXN_SIDE_X], first * unit->tensor[AXN_SIDE_Y]},
+                     .cell = first * unit->cell,
+                     .parameter = first * unit->parameter,
+                     .cells = smaller(partition->unit_cells, unit->extent - first)};
+  index /= partition->along;
+  for (int i = partition->kept.count - 1; i >= 0; i--) {
+    const axn_axis *axis = &partition->kept.axis[i];
+    const int64_t step = index % axis->extent;
+    add_step(place.tensor, step, axis);
+    place.cell += step * axis->cell;
+    place.parameter += step * axis->parameter;
+    index /= axis->extent;
+  }
+  return place;
+}
+
+axn_block axn_block_at(const axn_nest *nest, int64_t index) {
+  if (nest->blocks == 1)
+    return (axn_block){.rows = nest->row.extent, .length = nest->length.extent};
+  /* Blocks may be small: no division that is not due. */
+  int64_t along = 0, row = index;
+  if (nest->length_blocks > 1) {
+    along = index % nest->length_blocks * nest->block_length;
+    row = index /= nest->length_blocks;
+  }
+  if (nest->outer.count > 0) {
+    row = index % nest->row_blocks;
+    index /= nest->row_blocks;
+  }
+  row *= nest->block_rows;
+  axn_block block = {.parameter = along * nest->length.parameter + row * nest->row.parameter,
+                     .rows = smaller(nest->block_rows, nest->row.extent - row),
+                     .length = smaller(nest->block_length, nest->length.extent - along)};
+  add_step(block.tensor, along, &nest->length);
+  add_step(block.tensor, row, &nest->row);
+  for (int i = nest->outer.count - 1; i >= 0; i--) {
+    const axn_axis *axis = &nest->outer.axis[i];
+    const int64_t step = index % axis->extent;
+    add_step(block.tensor, step, axis);
+    block.parameter += step * axis->parameter;
+    block.segment += step * axis->segment;
+    index /= axis->extent;
+  }
+  return block;
+}
+
+int64_t axn_segment_parameter(const axn_nest *nest, int64_t segment) {
+  int64_t parameter = 0;
+  for (int i = 0; i < nest->outer.count; i++) {
+    const axn_axis *axis = &nest->outer.axis[i];
+    if (axis->segment == 0) continue;
+    parameter += segment / axis->segment % axis->extent * axis->parameter;
+  }
+  return parameter;
+}
