@@ -15,10 +15,6 @@ enum {
   PARAMETER_COLUMNS = 256  /* of a unit of parameters */
 };
 
-static int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
 static int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
@@ -258,13 +254,13 @@ static axn_nest rows_of(axn_axis_list reduced, axn_form form, const axn_axis *un
 /* In pieces of the same size but for the last, at most `most`, a multiple of `unit` if they can. */
 static int64_t even_piece(int64_t extent, int64_t most, int64_t unit) {
   const int64_t pieces = blocks_of(extent, most), piece = blocks_of(extent, pieces);
-  return smaller(smaller(blocks_of(piece, unit) * unit, most), extent);
+  return axn_smaller(axn_smaller(blocks_of(piece, unit) * unit, most), extent);
 }
 
 /* Few rows are cut finer, so that there is something to share. */
 static int64_t rows_of_block(int64_t rows) {
   enum { BLOCKS = 8, LEAST = 32 };
-  return smaller(AXN_BLOCK_ROWS, larger(LEAST, rows / BLOCKS));
+  return axn_smaller(AXN_BLOCK_ROWS, larger(LEAST, rows / BLOCKS));
 }
 
 /* `most`: values of a block in the row family. `widest`: lines of the largest unit that there could be, since
@@ -273,21 +269,22 @@ static void cut(axn_nest *nest, int64_t lines, int64_t widest, int64_t most) {
   if (nest->form == AXN_FORM_COLUMNS) {
     nest->block_length = 1;
     nest->block_rows = even_piece(nest->row.extent, rows_of_block(nest->row.extent), 4);
-    nest->block_lines = smaller(lines, larger(1, AXN_MOST_COLUMNS / nest->fold));
+    nest->block_lines = axn_smaller(lines, larger(1, AXN_MOST_COLUMNS / nest->fold));
   } else {
     nest->block_length = even_piece(nest->length.extent, most, 64);
     const int64_t fit = larger(1, most / nest->block_length);
-    const int64_t most_lines = smaller(lines, AXN_MOST_ROWS);
+    const int64_t most_lines = axn_smaller(lines, AXN_MOST_ROWS);
     const int64_t most_rows = nest->block_length < nest->length.extent ? 1 : nest->row.extent;
     if (nest->lines_first) {
       nest->block_lines = most_lines;
-      nest->block_rows = smaller(most_rows, larger(1, fit / smaller(widest, AXN_MOST_ROWS)));
+      nest->block_rows =
+          axn_smaller(most_rows, larger(1, fit / axn_smaller(widest, AXN_MOST_ROWS)));
     } else {
-      nest->block_rows = smaller(most_rows, fit);
+      nest->block_rows = axn_smaller(most_rows, fit);
       /* Lines that follow each other are one run of memory in each of their rows. */
       nest->block_lines = nest->row.extent > 1
                               ? most_lines
-                              : smaller(most_lines, larger(1, fit / nest->block_rows));
+                              : axn_smaller(most_lines, larger(1, fit / nest->block_rows));
     }
     /* The lines of a weighted block share their parameters. */
     if (nest->form == AXN_FORM_WEIGHTED && (nest->cell_parameter | nest->line_parameter) != 0) {
@@ -346,7 +343,7 @@ static int64_t most_cells(const axn_geometry *geometry) {
   }
   int64_t most = sums->form == AXN_FORM_COLUMNS ? AXN_MOST_COLUMNS / sums->fold : AXN_MOST_ROWS;
   if (lines->form == AXN_FORM_COLUMNS) {
-    most = smaller(most, AXN_MOST_COLUMNS / (lines->fold * lines->lines_per_cell));
+    most = axn_smaller(most, AXN_MOST_COLUMNS / (lines->fold * lines->lines_per_cell));
   }
   return larger(1, most);
 }
@@ -384,24 +381,24 @@ static int64_t far_cells(const axn_geometry *geometry, int64_t threads) {
   const int64_t piece = geometry->sums.length.extent * (int64_t)sizeof(float);
   const int64_t bytes = partition->values * (int64_t)sizeof(float);
   const int64_t best = larger(L2_UNIT_BYTES / bytes, blocks_of(FAR_PIECE_BYTES, piece));
-  const int64_t units = blocks_of(partition->cells, smaller(best, most_cells(geometry)));
+  const int64_t units = blocks_of(partition->cells, axn_smaller(best, most_cells(geometry)));
   return blocks_of(partition->cells, blocks_of(units, threads) * threads);
 }
 
 static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, bool twice) {
   const axn_partition *partition = &geometry->partition;
+  if (twice && axn_rows_are_far(geometry)) {
+    return axn_smaller(far_cells(geometry, threads), partition->unit.extent);
+  }
   const bool columns = geometry->sums.form == AXN_FORM_COLUMNS;
   const int64_t least = columns ? blocks_of(COLUMNS_LEAST, geometry->sums.fold) : 1;
   const int64_t share = threads > 1 ? partition->cells / (UNITS_PER_THREAD * threads) : INT64_MAX;
   const int64_t most = most_cells(geometry), fit = twice ? fitting_cells(geometry) : INT64_MAX;
-  if (twice && axn_rows_are_far(geometry)) {
-    return smaller(far_cells(geometry, threads), partition->unit.extent);
-  }
   /* Where nothing stays in cache, threads share rows rather than columns. */
-  int64_t cells = columns && fit == INT64_MAX ? most : larger(least, smaller(fit, share));
-  cells = smaller(cells, most);
+  int64_t cells = columns && fit == INT64_MAX ? most : larger(least, axn_smaller(fit, share));
+  cells = axn_smaller(cells, most);
   if (columns) cells = fill_lines(cells, geometry->sums.fold);
-  return smaller(cells, partition->unit.extent);
+  return axn_smaller(cells, partition->unit.extent);
 }
 
 static void set_unit_cells(axn_partition *partition, int64_t cells) {
@@ -414,9 +411,9 @@ static void set_unit_cells(axn_partition *partition, int64_t cells) {
  * of them: blocks are then so much shorter that no lane takes more terms. */
 static int64_t values_of_block(const axn_geometry *geometry) {
   enum { LANES = 32 };
-  const int64_t lanes = smaller(LANES, geometry->sums.length.extent);
+  const int64_t lanes = axn_smaller(LANES, geometry->sums.length.extent);
   const int64_t most = AXN_WHOLE_VALUES / LANES * lanes, values = geometry->partition.values;
-  return values <= most ? AXN_WHOLE_VALUES : smaller(AXN_BLOCK_VALUES, most);
+  return values <= most ? AXN_WHOLE_VALUES : axn_smaller(AXN_BLOCK_VALUES, most);
 }
 
 axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice) {
@@ -426,7 +423,7 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
   geometry.sums = nest_of(&plain, &partition->unit, twice);
   geometry.lines = nest_of(&partition->axes, &partition->unit, twice);
   set_unit_cells(partition, choose_unit_cells(&geometry, threads, twice));
-  const int64_t widest = smaller(partition->unit.extent, most_cells(&geometry));
+  const int64_t widest = axn_smaller(partition->unit.extent, most_cells(&geometry));
   cut(&geometry.sums, partition->unit_cells, widest, values_of_block(&geometry));
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */
   cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells),
@@ -449,7 +446,7 @@ axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
   axn_geometry geometry = {.partition = partition_of(&list)};
   axn_partition *partition = &geometry.partition;
   axn_nest *nest = &geometry.lines;
-  set_unit_cells(partition, smaller(partition->unit.extent, PARAMETER_COLUMNS));
+  set_unit_cells(partition, axn_smaller(partition->unit.extent, PARAMETER_COLUMNS));
   *nest = plain_columns(&partition->unit);
   nest->outer = reduced_of(&partition->axes);
   if (nest->outer.count > 0) nest->row = nest->outer.axis[--nest->outer.count];

@@ -37,6 +37,10 @@ enum {
   AXN_FOLDED_ROWS = 16
 };
 
+static inline int64_t axn_smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
 typedef struct axn_axis {
   int64_t extent;
   int64_t tensor[AXN_SIDES]; /* strides in elements of x and of y */

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "place.h"
 
-static int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
 static void add_step(int64_t tensor[AXN_SIDES], int64_t step, const axn_axis *axis) {
   tensor[AXN_SIDE_X] += step * axis->tensor[AXN_SIDE_X];
   tensor[AXN_SIDE_Y] += step * axis->tensor[AXN_SIDE_Y];
@@ -16,7 +12,7 @@ axn_place axn_unit_at(const axn_partition *partition, int64_t index) {
   axn_place place = {.tensor = {first * unit->tensor[AXN_SIDE_X], first * unit->tensor[AXN_SIDE_Y]},
                      .cell = first * unit->cell,
                      .parameter = first * unit->parameter,
-                     .cells = smaller(partition->unit_cells, unit->extent - first)};
+                     .cells = axn_smaller(partition->unit_cells, unit->extent - first)};
   index /= partition->along;
   for (int i = partition->kept.count - 1; i >= 0; i--) {
     const axn_axis *axis = &partition->kept.axis[i];
@@ -44,8 +40,8 @@ axn_block axn_block_at(const axn_nest *nest, int64_t index) {
   }
   row *= nest->block_rows;
   axn_block block = {.parameter = along * nest->length.parameter + row * nest->row.parameter,
-                     .rows = smaller(nest->block_rows, nest->row.extent - row),
-                     .length = smaller(nest->block_length, nest->length.extent - along)};
+                     .rows = axn_smaller(nest->block_rows, nest->row.extent - row),
+                     .length = axn_smaller(nest->block_length, nest->length.extent - along)};
   add_step(block.tensor, along, &nest->length);
   add_step(block.tensor, row, &nest->row);
   for (int i = nest->outer.count - 1; i >= 0; i--) {

@@ -89,22 +89,6 @@ INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t 
                        NULL};
 }
 
-INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scale) {
-  const axn_span *span = &block->span;
-  for (int64_t r = 0; r < span->rows; r++) {
-    const element *x = input_at(block->x, r * span->row_stride);
-    const element *grad_y = input_at(block->grad_y, r * block->grad_y_strides.row);
-    element *grad_x = output_at(block->grad_x, r * span->row_stride);
-    for (int64_t l = 0; l < span->lines; l++) {
-      const run_factors factors = gradient_factors_of(block, l, scale);
-      gradient_of_run(x, grad_y, grad_x, span->length, &factors, block->streams);
-      x += span->line_stride;
-      grad_y += block->grad_y_strides.line;
-      grad_x += span->line_stride;
-    }
-  }
-}
-
 /* A run of a line whose grad_y has yet to go through a corner; there once, for both kinds of stores. */
 static __attribute__((noinline)) void gradient_of_run_past_corner(const axn_gradient_block *block,
                                                                   int64_t line, const element *x,
@@ -129,14 +113,21 @@ static __attribute__((noinline)) void gradient_of_run_past_corner(const axn_grad
   }
 }
 
-static void gradient_of_lines_past_corner(const axn_gradient_block *block) {
+/* `past_corner`: grad_y has yet to go through one; then there is no scale. */
+INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scale,
+                              bool past_corner) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
     const element *x = input_at(block->x, r * span->row_stride);
     const element *grad_y = input_at(block->grad_y, r * block->grad_y_strides.row);
     element *grad_x = output_at(block->grad_x, r * span->row_stride);
     for (int64_t l = 0; l < span->lines; l++) {
-      gradient_of_run_past_corner(block, l, x, grad_y, grad_x);
+      if (past_corner) {
+        gradient_of_run_past_corner(block, l, x, grad_y, grad_x);
+      } else {
+        const run_factors factors = gradient_factors_of(block, l, scale);
+        gradient_of_run(x, grad_y, grad_x, span->length, &factors, block->streams);
+      }
       x += span->line_stride;
       grad_y += block->grad_y_strides.line;
       grad_x += span->line_stride;
@@ -214,13 +205,12 @@ static SMALL void gradient_of_elements(const axn_gradient_block *given) {
 }
 
 static void gradient_of_rows(const axn_gradient_block *block) {
-  const bool sequence = is_sequence(&block->span, block->grad_y_strides.line);
-  if (block->span.length == 1 && block->corner == NULL) {
+  if (block->corner != NULL) {
+    gradient_of_lines(block, NULL, true);
+  } else if (block->span.length == 1) {
     gradient_of_elements(block);
-  } else if (block->corner != NULL) {
-    gradient_of_lines_past_corner(block);
-  } else if (!sequence) {
-    gradient_of_lines(block, NULL);
+  } else if (!is_sequence(&block->span, block->grad_y_strides.line)) {
+    gradient_of_lines(block, NULL, false);
   } else {
     for (int64_t r = 0; r < block->span.rows; r++) gradient_in_sequence(block, r);
   }
@@ -321,7 +311,7 @@ static void gradient_weighted(const axn_gradient_block *block) {
   if (block->products != NULL) {
     gradient_and_sums_of_lines(block);
   } else if (block->scale != NULL) {
-    gradient_of_lines(block, block->scale);
+    gradient_of_lines(block, block->scale, false);
   } else {
     gradient_of_rows(block);
   }
