@@ -321,6 +321,8 @@ static enum outcome run_bench(struct options *options) {
   struct wanted *cases = NULL;
   int count = 0;
   outcome = choose_cases(options, &cases, &count);
+  for (int i = 0; outcome == DONE && options->has_affine && i < count; i++)
+    if (prepare_takes_axis(cases[i].norm)) cases[i].parameters = AXN_PARAMETERS_PER_ELEMENT;
   if (outcome == DONE) outcome = check_cases(options, cases, count);
   if (outcome == DONE) outcome = bench_cases(options, cases, count);
   free(cases);

@@ -169,8 +169,6 @@ static axn_desc desc_of(const struct options *options, const struct wanted *want
   }
   if (prepare_takes_axis(wanted->norm)) desc.axis = (int)options->axis;
   if (wanted->parameters != 0) desc.parameters = wanted->parameters;
-  if (options->has_affine && prepare_takes_axis(wanted->norm))
-    desc.parameters = AXN_PARAMETERS_PER_ELEMENT;
   desc.dtype = wanted->dtype != 0    ? wanted->dtype
                : options->dtype != 0 ? options->dtype
                                      : AXN_FLOAT32;
