@@ -229,7 +229,8 @@ static void moments_of_rows(const void *tensor, const axn_span *span, axn_moment
   finish_rows(x, span, sum, square, out);
 }
 
-enum { ROWS_AT_ONCE = 16, VECTORS_OF_SUMS = WIDTH / SUMMED };
+/* No more rows than a set of first-level cache has ways, which is where rows of 2^n floats all lie. */
+enum { ROWS_AT_ONCE = 8, VECTORS_OF_SUMS = WIDTH / SUMMED };
 
 /* Adds `rows` rows to the sums of WIDTH columns. */
 INLINE void add_vector_of_columns(const float *x, int64_t rows, int64_t row_stride, bool fetches,
