@@ -167,18 +167,25 @@ static void clear_doubles(double *values, int64_t count) {
   memset(values, 0, (size_t)count * sizeof *values);
 }
 
+/* Lines of its unit before those of a slice. */
+static int64_t lines_before(const axn_backward_run *run, const axn_slice *slice) {
+  return axn_lines_of(&run->geometry->lines, slice->skip);
+}
+
 /* `adds`: the sums of blocks are added to the segments, see sum_and_add(). */
-static void start_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index,
-                       bool adds) {
-  const axn_gradient_sums total = axn_means_of(run, unit);
-  clear_doubles(total.centred, unit->cells);
-  clear_doubles(total.gradient, unit->cells);
-  clear_doubles(total.product, unit->cells);
-  if (!adds || run->geometry->lines.weighted) return;
-  const int64_t start = axn_segment_at(run, unit_index, 0);
-  const int64_t count = axn_segment_at(run, unit_index + 1, 0) - start;
-  clear_doubles(run->segment_scale + start, count);
-  clear_doubles(run->segment_shift + start, count);
+static void start_cells(const axn_backward_run *run, const axn_slice *slice, bool adds) {
+  const axn_nest *nest = &run->geometry->lines;
+  const axn_gradient_sums total = axn_means_of(run, &slice->at);
+  clear_doubles(total.centred, slice->at.cells);
+  clear_doubles(total.gradient, slice->at.cells);
+  clear_doubles(total.product, slice->at.cells);
+  if (!adds || nest->weighted) return;
+  const int64_t lines = axn_lines_of(nest, slice->at.cells);
+  for (int64_t s = 0; s < nest->segments; s++) {
+    const int64_t start = axn_segment_at(run, slice->unit, s) + lines_before(run, slice);
+    clear_doubles(run->segment_scale + start, lines);
+    clear_doubles(run->segment_shift + start, lines);
+  }
 }
 
 /* Lines that are whole cells, or parts of them that follow each other. */
@@ -288,14 +295,14 @@ static void centre_segment(const axn_nest *nest, int64_t cells, const double *ce
 }
 
 /* From sums to means, in the segments too. */
-static void finish_unit(const axn_backward_run *run, const axn_place *unit, int64_t unit_index) {
+static void finish_cells(const axn_backward_run *run, const axn_slice *slice) {
   const axn_nest *nest = &run->geometry->lines;
-  const axn_gradient_sums means = axn_means_of(run, unit);
-  axn_means_from_sums(run, means, unit->cells);
+  const axn_gradient_sums means = axn_means_of(run, &slice->at);
+  axn_means_from_sums(run, means, slice->at.cells);
   if (nest->weighted) return;
   for (int64_t s = 0; s < nest->segments; s++) {
-    const int64_t start = axn_segment_at(run, unit_index, s);
-    centre_segment(nest, unit->cells, means.centred, run->segment_scale + start,
+    const int64_t start = axn_segment_at(run, slice->unit, s) + lines_before(run, slice);
+    centre_segment(nest, slice->at.cells, means.centred, run->segment_scale + start,
                    run->segment_shift + start);
   }
 }
@@ -339,11 +346,6 @@ static void sum_and_store(const axn_backward_run *run, const axn_backward_step *
   sum_block_past_corner(run, step, stored_sums(run, unit_index, block_index));
 }
 
-static void add_stored(const axn_backward_run *run, const axn_backward_step *step,
-                       int64_t unit_index, int64_t block_index) {
-  add_block(run, step, unit_index, stored_sums(run, unit_index, block_index));
-}
-
 /* Walks the blocks from `begin` to `end` of a unit, counted through all its lines. */
 static void walk_blocks(const axn_backward_run *run, const axn_place *unit,
                         const axn_unit_statistics *statistics, int64_t unit_index, int64_t begin,
@@ -370,10 +372,11 @@ static void walk_blocks(const axn_backward_run *run, const axn_place *unit,
 
 void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit,
                        const axn_unit_statistics *statistics, int64_t unit_index) {
-  start_unit(run, unit, unit_index, !is_segment(&run->geometry->lines));
+  const axn_slice whole = {unit_index, 0, *unit};
+  start_cells(run, &whole, !is_segment(&run->geometry->lines));
   walk_blocks(run, unit, statistics, unit_index, 0,
               axn_blocks_of(&run->geometry->lines, unit->cells), sum_and_add);
-  finish_unit(run, unit, unit_index);
+  finish_cells(run, &whole);
 }
 
 /* ---- all units ---- */
@@ -391,15 +394,36 @@ static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   }
 }
 
+/* Adds the stored sums of the lines that a slice has of a chunk. */
+static void merge_chunk(const axn_backward_run *run, const axn_slice *slice, const axn_place *unit,
+                        int64_t chunk) {
+  const axn_nest *nest = &run->geometry->lines;
+  const int64_t begin = lines_before(run, slice), chunk_begin = chunk * nest->block_lines;
+  const int64_t end = begin + axn_lines_of(nest, slice->at.cells);
+  const int64_t first = begin > chunk_begin ? begin : chunk_begin;
+  const int64_t lines = axn_smaller(end, chunk_begin + nest->block_lines) - first;
+  for (int64_t b = 0; b < nest->blocks; b++) {
+    const axn_backward_step step = {
+        .unit = unit, .first = first, .lines = lines, .block = b, .at = axn_block_at(nest, b)};
+    const axn_gradient_sums sums = stored_sums(run, slice->unit, chunk * nest->blocks + b);
+    add_block(run, &step, slice->unit, sums_from(sums, first - chunk_begin));
+  }
+}
+
 static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  axn_unit_statistics statistics;
-  for (int64_t u = begin; u < end; u++) {
-    const axn_place unit = axn_unit_at(&run->geometry->partition, u);
-    start_unit(run, &unit, u, true);
-    axn_read_statistics(run, &unit, &statistics);
-    walk_blocks(run, &unit, &statistics, u, 0, axn_blocks_of_unit(run->geometry), add_stored);
-    finish_unit(run, &unit, u);
+  const axn_nest *nest = &run->geometry->lines;
+  for (int64_t i = begin; i < end; i++) {
+    const axn_slice slice = axn_slice_at(run->geometry, i);
+    if (slice.at.cells == 0) continue;
+    const axn_place unit = axn_unit_at(&run->geometry->partition, slice.unit);
+    start_cells(run, &slice, true);
+    const int64_t last = axn_lines_of(nest, slice.skip + slice.at.cells) - 1;
+    for (int64_t chunk = lines_before(run, &slice) / nest->block_lines;
+         chunk <= last / nest->block_lines; chunk++) {
+      merge_chunk(run, &slice, &unit, chunk);
+    }
+    finish_cells(run, &slice);
   }
 }
 
@@ -421,5 +445,5 @@ void axn_sum_all_gradients(axn_backward_run *run) {
     return;
   }
   axn_run(&run->runner, units * axn_blocks_of_unit(geometry), sum_blocks_task, run);
-  axn_run(&run->runner, units, merge_blocks_task, run);
+  axn_run(&run->runner, units * axn_slices_of_unit(geometry), merge_blocks_task, run);
 }

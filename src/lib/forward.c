@@ -185,27 +185,45 @@ static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   }
 }
 
-static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
-  const forward_run *run = data;
+/* Those of some of its cells. */
+static axn_moments moments_after(axn_moments moments, int64_t skip) {
+  return (axn_moments){moments.mean + skip, moments.m2 + skip};
+}
+
+static void merge_slice(const forward_run *run, const axn_slice *slice) {
   const axn_nest *nest = &run->apply.geometry->sums;
+  const int64_t start = slice->unit * nest->blocks, cells = slice->at.cells;
   axn_apply_statistics statistics;
   const axn_moments total = {statistics.mean, statistics.variance};
-  for (int64_t u = begin; u < end; u++) {
-    const axn_place unit = axn_unit_at(&run->apply.geometry->partition, u);
-    const axn_moments first = stored_moments(run, u * nest->blocks);
-    memcpy(total.mean, first.mean, (size_t)unit.cells * sizeof(double));
-    memcpy(total.m2, first.m2, (size_t)unit.cells * sizeof(double));
-    axn_block block = axn_block_at(nest, 0);
-    double count = count_of_block(nest, &block);
-    for (int64_t b = 1; b < nest->blocks; b++) {
-      block = axn_block_at(nest, b);
-      const double block_count = count_of_block(nest, &block);
-      axn_merge_moments(total, count, stored_moments(run, u * nest->blocks + b), block_count,
-                        unit.cells);
-      count += block_count;
-    }
-    finish_unit(run, &unit, &statistics);
+  const axn_moments first = moments_after(stored_moments(run, start), slice->skip);
+  memcpy(total.mean, first.mean, (size_t)cells * sizeof(double));
+  memcpy(total.m2, first.m2, (size_t)cells * sizeof(double));
+  axn_block block = axn_block_at(nest, 0);
+  double count = count_of_block(nest, &block);
+  for (int64_t b = 1; b < nest->blocks; b++) {
+    block = axn_block_at(nest, b);
+    const double block_count = count_of_block(nest, &block);
+    axn_merge_moments(total, count, moments_after(stored_moments(run, start + b), slice->skip),
+                      block_count, cells);
+    count += block_count;
   }
+  finish_unit(run, &slice->at, &statistics);
+}
+
+static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
+  const forward_run *run = data;
+  for (int64_t i = begin; i < end; i++) {
+    const axn_slice slice = axn_slice_at(run->apply.geometry, i);
+    if (slice.at.cells > 0) merge_slice(run, &slice);
+  }
+}
+
+/* Sums blocks of the same units on all threads. */
+static void sum_split_units(forward_run *run) {
+  const axn_geometry *geometry = run->apply.geometry;
+  const int64_t units = geometry->partition.units;
+  axn_run(&run->runner, units * geometry->sums.blocks, sum_blocks_task, run);
+  axn_run(&run->runner, units * axn_slices_of_unit(geometry), merge_blocks_task, run);
 }
 
 /* ---- the schedule ---- */
@@ -323,8 +341,7 @@ axn_moments axn_sum_moments(const axn_plan *plan, const axn_runner *runner, cons
                      .sums_only = true};
   place_workspace(&run, workspace);
   if (axn_split_units(runner, &geometry->partition, blocks)) {
-    axn_run(runner, units * blocks, sum_blocks_task, &run);
-    axn_run(runner, units, merge_blocks_task, &run);
+    sum_split_units(&run);
   } else {
     axn_run(runner, units, sum_units_task, &run);
   }
@@ -346,8 +363,7 @@ static void run_forward(forward_run *run) {
               is_direct(run->apply.plan, geometry) ? direct_task : whole_units_task, run);
       return;
     }
-    axn_run(&run->runner, units * geometry->sums.blocks, sum_blocks_task, run);
-    axn_run(&run->runner, units, merge_blocks_task, run);
+    sum_split_units(run);
   }
   axn_run(&run->runner, units * axn_blocks_of_unit(geometry), apply_blocks_task, run);
 }

@@ -55,6 +55,15 @@ axn_block axn_block_at(const axn_nest *nest, int64_t index) {
   return block;
 }
 
+axn_slice axn_slice_at(const axn_geometry *geometry, int64_t index) {
+  const int64_t slices = axn_slices_of_unit(geometry), cells = axn_slice_cells(geometry);
+  const axn_place unit = axn_unit_at(&geometry->partition, index / slices);
+  const int64_t skip = axn_smaller(index % slices * cells, unit.cells);
+  return (axn_slice){index / slices, skip,
+                     axn_place_after(&unit, &geometry->partition.unit, skip,
+                                     axn_smaller(cells, unit.cells - skip))};
+}
+
 int64_t axn_segment_parameter(const axn_nest *nest, int64_t segment) {
   int64_t parameter = 0;
   for (int i = 0; i < nest->outer.count; i++) {

@@ -45,6 +45,30 @@ static inline axn_part axn_part_at(const axn_geometry *geometry, int64_t begin, 
   return (axn_part){begin / blocks, first, count};
 }
 
+/* Some cells of a unit, whose sums of blocks are merged by one task. */
+typedef struct axn_slice {
+  int64_t unit; /* which, */
+  int64_t skip; /* cells of it before these; and */
+  axn_place at; /* where these lie */
+} axn_slice;
+
+/* Cells of a full slice: what blocks leave behind was written by all threads that share the unit, so all of them
+ * had better fetch some of it. */
+static inline int64_t axn_slice_cells(const axn_geometry *geometry) {
+  enum { SLICE_LINES = 128 };
+  const int64_t lines = geometry->lines.lines_per_cell;
+  return lines < SLICE_LINES ? SLICE_LINES / lines : 1;
+}
+
+/* Of a full unit. */
+static inline int64_t axn_slices_of_unit(const axn_geometry *geometry) {
+  const int64_t cells = axn_slice_cells(geometry);
+  return (geometry->partition.unit_cells + cells - 1) / cells;
+}
+
+/* Slice `index`, counted through all units; of no cells where the unit has fewer than a full one. */
+axn_slice axn_slice_at(const axn_geometry *geometry, int64_t index);
+
 /* Offset, in parameters, of a line of a unit. */
 static inline int64_t axn_line_parameter(const axn_nest *nest, int64_t line) {
   return line / nest->lines_per_cell * nest->cell_parameter +
