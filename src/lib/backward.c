@@ -206,12 +206,12 @@ void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit,
 static void gradient_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   axn_unit_statistics statistics;
-  while (begin < end) {
-    const axn_part part = axn_part_at(run->geometry, begin, end);
+  axn_walk walk = {begin, end, 0};
+  axn_part part;
+  while (axn_next_part(run->geometry, &walk, &part)) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
     axn_read_statistics(run, &unit, &statistics);
     gradient_of_part(run, &unit, &statistics, part.first, part.first + part.count);
-    begin += part.count;
   }
   run->plan->kernels->finish_streams();
 }

@@ -47,11 +47,11 @@ void axn_backward_ending(const axn_backward_run *run, const axn_place *unit) {
 
 static void ending_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  while (begin < end) {
-    const axn_part part = axn_part_at(run->geometry, begin, end);
+  axn_walk walk = {begin, end, 0};
+  axn_part part;
+  while (axn_next_part(run->geometry, &walk, &part)) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
     apply_part(run, &unit, part.first, part.first + part.count);
-    begin += part.count;
   }
 }
 

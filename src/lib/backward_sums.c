@@ -384,13 +384,13 @@ void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit,
 static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   axn_unit_statistics statistics;
-  while (begin < end) {
-    const axn_part part = axn_part_at(run->geometry, begin, end);
+  axn_walk walk = {begin, end, 0};
+  axn_part part;
+  while (axn_next_part(run->geometry, &walk, &part)) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
     axn_read_statistics(run, &unit, &statistics);
     walk_blocks(run, &unit, &statistics, part.unit, part.first, part.first + part.count,
                 sum_and_store);
-    begin += part.count;
   }
 }
 

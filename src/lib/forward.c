@@ -178,10 +178,13 @@ static axn_moments stored_moments(const forward_run *run, int64_t index) {
 
 static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
+  const axn_partition *partition = &run->apply.geometry->partition;
   const int64_t blocks = run->apply.geometry->sums.blocks;
   for (int64_t i = begin; i < end; i++) {
-    const axn_place unit = axn_unit_at(&run->apply.geometry->partition, i / blocks);
-    sum_block(run, &unit, i % blocks, stored_moments(run, i));
+    const int64_t u = partition->abreast ? i % partition->units : i / blocks;
+    const int64_t b = partition->abreast ? i / partition->units : i % blocks;
+    const axn_place unit = axn_unit_at(partition, u);
+    sum_block(run, &unit, b, stored_moments(run, u * blocks + b));
   }
 }
 
@@ -231,12 +234,12 @@ static void sum_split_units(forward_run *run) {
 static void apply_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
   axn_apply_statistics statistics;
-  while (begin < end) {
-    const axn_part part = axn_part_at(run->apply.geometry, begin, end);
+  axn_walk walk = {begin, end, 0};
+  axn_part part;
+  while (axn_next_part(run->apply.geometry, &walk, &part)) {
     const axn_place unit = axn_unit_at(&run->apply.geometry->partition, part.unit);
     read_statistics(run, &unit, &statistics);
     axn_apply_part(&run->apply, &unit, &statistics, part.first, part.first + part.count);
-    begin += part.count;
   }
   run->apply.plan->kernels->finish_streams();
 }

@@ -385,6 +385,12 @@ static int64_t far_cells(const axn_geometry *geometry, int64_t threads) {
   return blocks_of(partition->cells, blocks_of(units, threads) * threads);
 }
 
+/* Whether nothing stays in cache in between, so that threads share rows rather than columns. */
+static bool shares_rows(const axn_geometry *geometry, bool twice) {
+  return geometry->sums.form == AXN_FORM_COLUMNS &&
+         (!twice || fitting_cells(geometry) == INT64_MAX);
+}
+
 static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, bool twice) {
   const axn_partition *partition = &geometry->partition;
   if (twice && axn_rows_are_far(geometry)) {
@@ -393,9 +399,12 @@ static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, 
   const bool columns = geometry->sums.form == AXN_FORM_COLUMNS;
   const int64_t least = columns ? blocks_of(COLUMNS_LEAST, geometry->sums.fold) : 1;
   const int64_t share = threads > 1 ? partition->cells / (UNITS_PER_THREAD * threads) : INT64_MAX;
-  const int64_t most = most_cells(geometry), fit = twice ? fitting_cells(geometry) : INT64_MAX;
-  /* Where nothing stays in cache, threads share rows rather than columns. */
-  int64_t cells = columns && fit == INT64_MAX ? most : larger(least, axn_smaller(fit, share));
+  const int64_t most = most_cells(geometry);
+  int64_t cells = most;
+  if (!shares_rows(geometry, twice)) {
+    const int64_t fit = twice ? fitting_cells(geometry) : INT64_MAX;
+    cells = larger(least, axn_smaller(fit, share));
+  }
   cells = axn_smaller(cells, most);
   if (columns) cells = fill_lines(cells, geometry->sums.fold);
   return axn_smaller(cells, partition->unit.extent);
@@ -423,6 +432,7 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
   geometry.sums = nest_of(&plain, &partition->unit, twice);
   geometry.lines = nest_of(&partition->axes, &partition->unit, twice);
   set_unit_cells(partition, choose_unit_cells(&geometry, threads, twice));
+  partition->abreast = partition->kept.count == 0 && shares_rows(&geometry, twice);
   const int64_t widest = axn_smaller(partition->unit.extent, most_cells(&geometry));
   cut(&geometry.sums, partition->unit_cells, widest, values_of_block(&geometry));
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */

@@ -55,6 +55,30 @@ axn_block axn_block_at(const axn_nest *nest, int64_t index) {
   return block;
 }
 
+/* How many numbers below `end` are `first` and a multiple of `step`. */
+static int64_t steps_below(int64_t end, int64_t first, int64_t step) {
+  return (end - first + step - 1) / step;
+}
+
+static bool next_abreast(int64_t units, axn_walk *walk, axn_part *part) {
+  while (walk->unit < units) {
+    const int64_t unit = walk->unit++, first = steps_below(walk->begin, unit, units);
+    *part = (axn_part){unit, first, steps_below(walk->end, unit, units) - first};
+    if (part->count > 0) return true;
+  }
+  return false;
+}
+
+bool axn_next_part(const axn_geometry *geometry, axn_walk *walk, axn_part *part) {
+  const int64_t blocks = axn_blocks_of_unit(geometry), left = walk->end - walk->begin;
+  if (geometry->partition.abreast) return next_abreast(geometry->partition.units, walk, part);
+  if (left == 0) return false;
+  const int64_t first = walk->begin % blocks;
+  *part = (axn_part){walk->begin / blocks, first, axn_smaller(blocks - first, left)};
+  walk->begin += part->count;
+  return true;
+}
+
 axn_slice axn_slice_at(const axn_geometry *geometry, int64_t index) {
   const int64_t slices = axn_slices_of_unit(geometry), cells = axn_slice_cells(geometry);
   const axn_place unit = axn_unit_at(&geometry->partition, index / slices);

@@ -33,17 +33,20 @@ static inline axn_place axn_place_after(const axn_place *place, const axn_axis *
 /* Block `index`, of those for the same lines. */
 axn_block axn_block_at(const axn_nest *nest, int64_t index);
 
-/* Where blocks of lines are counted through all units: those from `begin` to before `end` that belong to
- * the same unit as the first. */
+/* Blocks of lines that follow each other in a unit. */
 typedef struct axn_part {
   int64_t unit, first, count;
 } axn_part;
 
-static inline axn_part axn_part_at(const axn_geometry *geometry, int64_t begin, int64_t end) {
-  const int64_t blocks = axn_blocks_of_unit(geometry), first = begin % blocks;
-  const int64_t count = blocks - first < end - begin ? blocks - first : end - begin;
-  return (axn_part){begin / blocks, first, count};
-}
+/* A walk through blocks of lines, counted through all units, from `begin` to before `end`: unit after unit, or, where
+ * these lie abreast, row after row of them. A part is what it meets of one unit. */
+typedef struct axn_walk {
+  int64_t begin, end;
+  int64_t unit; /* abreast: the next; 0 at first */
+} axn_walk;
+
+/* The next part; false where there is none. */
+bool axn_next_part(const axn_geometry *geometry, axn_walk *walk, axn_part *part);
 
 /* Some cells of a unit, whose sums of blocks are merged by one task. */
 typedef struct axn_slice {
