@@ -95,6 +95,25 @@ static void apply_line_by_line(const axn_apply_run *run, const apply_step *step,
   }
 }
 
+/* Rows of a block that float32 has room for: joined, where they are one run of memory, and then what is left. */
+static void apply_rows(const axn_apply_run *run, const axn_apply_block *block) {
+  const axn_nest *nest = &run->geometry->lines;
+  const size_t size = run->plan->element_size;
+  const int64_t rows = block->span.rows;
+  for (int64_t done = 0, of = nest->join; done < rows; of = rows - done) {
+    const int64_t count = (rows - done) / of;
+    axn_apply_block some = *block;
+    some.x = axn_input_at(block->x, done * block->span.row_stride, size);
+    some.y = axn_output_at(block->y, done * block->y_strides.row, size);
+    some.ending = axn_ending_at(&block->ending, done * block->ending.strides.row, size);
+    some.span = axn_joined_span(block->span, count, of);
+    some.y_strides = axn_joined_strides(block->y_strides, of);
+    some.ending.strides = axn_joined_strides(block->ending.strides, of);
+    if (count > 0) run->plan->kernels->apply[nest->form](&some);
+    done += count * of;
+  }
+}
+
 static void apply_block(const axn_apply_run *run, const apply_step *step, int64_t lines) {
   const axn_nest *nest = &run->geometry->lines;
   int64_t start[AXN_SIDES];
@@ -121,6 +140,8 @@ static void apply_block(const axn_apply_run *run, const apply_step *step, int64_
   }
   if (step->factors->wide) {
     apply_line_by_line(run, step, &block, lines);
+  } else if (nest->join > 1) {
+    apply_rows(run, &block);
   } else {
     run->plan->kernels->apply[nest->form](&block);
   }

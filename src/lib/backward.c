@@ -70,13 +70,15 @@ static void find_values(const axn_backward_run *run, const axn_place *unit,
   values->wide = !held || statistics->wide;
 }
 
-/* Constant statistics: grad_x = grad_y * rstd * scale, which is an apply with mean and offset 0. */
-static void apply_frozen(const axn_backward_run *run, const axn_gradient_block *block) {
+/* Constant statistics: grad_x = grad_y * rstd * scale, which is an apply with mean and offset 0. `of` rows are
+ * joined. */
+static void apply_frozen(const axn_backward_run *run, const axn_gradient_block *block, int64_t of) {
+  const axn_strides strides = axn_strides_of(&run->geometry->lines, AXN_SIDE_X);
   static const float zeros[AXN_LINE_ROOM] = {0};
   axn_apply_block apply = {.x = block->grad_y,
                            .y = block->grad_x,
                            .span = block->span,
-                           .y_strides = axn_strides_of(&run->geometry->lines, AXN_SIDE_X),
+                           .y_strides = axn_joined_strides(strides, of),
                            .mean = zeros,
                            .multiplier = block->from_gradient,
                            .offset = zeros,
@@ -145,10 +147,37 @@ static void gradient_line_by_line(const axn_backward_run *run, const axn_backwar
     line.from_value += entry;
     line.constant += entry;
     if (run->frozen) {
-      apply_frozen(run, &line);
+      apply_frozen(run, &line, 1);
     } else {
       run->plan->kernels->gradient[nest->form](&line);
     }
+  }
+}
+
+/* What float32 has room for; `of` rows are joined. */
+static void gradient_of_rows(const axn_backward_run *run, const axn_gradient_block *block,
+                             int64_t of) {
+  if (run->frozen) {
+    apply_frozen(run, block, of);
+  } else {
+    run->plan->kernels->gradient[run->geometry->lines.form](block);
+  }
+}
+
+/* The same where rows are one run of memory: joined, and then what is left. */
+static void gradient_of_joined_rows(const axn_backward_run *run, const axn_gradient_block *block) {
+  const size_t size = run->plan->element_size;
+  const int64_t rows = block->span.rows;
+  for (int64_t done = 0, of = run->geometry->lines.join; done < rows; of = rows - done) {
+    const int64_t count = (rows - done) / of;
+    axn_gradient_block some = *block;
+    some.x = axn_input_at(block->x, done * block->span.row_stride, size);
+    some.grad_x = axn_output_at(block->grad_x, done * block->span.row_stride, size);
+    some.grad_y = axn_input_at(block->grad_y, done * block->grad_y_strides.row, size);
+    some.span = axn_joined_span(block->span, count, of);
+    some.grad_y_strides = axn_joined_strides(block->grad_y_strides, of);
+    if (count > 0) gradient_of_rows(run, &some, of);
+    done += count * of;
   }
 }
 
@@ -161,10 +190,10 @@ static void gradient_of_block(const axn_backward_run *run, const axn_backward_st
   block.streams = run->streams;
   if (step->values->wide) {
     gradient_line_by_line(run, step, &block);
-  } else if (run->frozen) {
-    apply_frozen(run, &block);
+  } else if (nest->join > 1) {
+    gradient_of_joined_rows(run, &block);
   } else {
-    run->plan->kernels->gradient[nest->form](&block);
+    gradient_of_rows(run, &block, 1);
   }
 }
 

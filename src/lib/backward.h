@@ -88,7 +88,7 @@ typedef struct axn_line_values {
 
 /* Whether lines are not just cells, so that they need arrays of statistics apart. */
 static inline bool axn_spreads(const axn_nest *nest) {
-  return nest->lines_per_cell > 1 || nest->fold > 1;
+  return nest->lines_per_cell > 1 || nest->fold > 1 || nest->join > 1;
 }
 
 /* Points to the statistics of lines from `first` on. */

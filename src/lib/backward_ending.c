@@ -96,7 +96,7 @@ void axn_find_corner(const axn_backward_run *run, const axn_place *unit,
                                    .offset = values->bound};
   values->corner_held = run->plan->kernels->factors(&block) && !statistics->wide;
   /* A sum of floats is above 0 where one is above minus the other. */
-  const int64_t count = lines * run->geometry->lines.fold;
+  const int64_t count = lines * run->geometry->lines.fold * run->geometry->lines.join;
   for (int64_t i = 0; i < count; i++) values->bound[i] = -values->bound[i];
 }
 

@@ -204,6 +204,8 @@ static bool cells_follow(const axn_nest *nest, const axn_axis *unit, axn_side si
 static axn_nest plain_columns(const axn_axis *unit) {
   return (axn_nest){.form = AXN_FORM_COLUMNS,
                     .fold = 1,
+                    .join = 1,
+                    .join = 1,
                     .lines_per_cell = 1,
                     .line_tensor = {1, 1},
                     .cell_parameter = unit->parameter,
@@ -425,6 +427,22 @@ static int64_t values_of_block(const axn_geometry *geometry) {
   return values <= most ? AXN_WHOLE_VALUES : axn_smaller(AXN_BLOCK_VALUES, most);
 }
 
+/* How many rows of a unit make one that has no part of a vector, nor too few of them, if they are one run of memory. */
+static int64_t rows_to_join(const axn_partition *partition, const axn_nest *nest) {
+  enum { FLOATS = 16, ENOUGH = 64 }; /* of the widest vectors: in one; of a row */
+  const int64_t columns = axn_lines_of(nest, partition->unit_cells) * nest->fold;
+  if (nest->form != AXN_FORM_COLUMNS || nest->weighted || partition->along > 1 ||
+      nest->row.tensor[AXN_SIDE_X] != columns || nest->row.tensor[AXN_SIDE_Y] != columns) {
+    return 1;
+  }
+  int64_t join = 1;
+  while ((join * columns < ENOUGH || join * columns % FLOATS != 0) && join < FLOATS &&
+         2 * join * columns <= AXN_MOST_COLUMNS && 2 * join <= nest->row.extent) {
+    join *= 2;
+  }
+  return join;
+}
+
 axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice) {
   axn_geometry geometry = {.partition = partition_of(axes)};
   axn_partition *partition = &geometry.partition;
@@ -438,6 +456,7 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */
   cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells),
       axn_lines_of(&geometry.lines, widest), AXN_LINES_VALUES);
+  geometry.lines.join = rows_to_join(partition, &geometry.lines);
   return geometry;
 }
 
@@ -470,7 +489,8 @@ axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes) {
   axn_partition *partition = &geometry.partition;
   axn_nest *nest = &geometry.lines;
   set_unit_cells(partition, 1);
-  *nest = (axn_nest){.form = AXN_FORM_ROWS, .fold = 1, .lines_per_cell = 1, .row = {.extent = 1}};
+  *nest = (axn_nest){
+      .form = AXN_FORM_ROWS, .fold = 1, .join = 1, .lines_per_cell = 1, .row = {.extent = 1}};
   nest->outer = reduced_of(&partition->axes);
   nest->length = nest->outer.axis[--nest->outer.count];
   cut(nest, 1, 1, AXN_STATISTICS_VALUES);

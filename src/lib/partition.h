@@ -75,6 +75,8 @@ typedef struct axn_nest {
   axn_axis row;        /* the axis along which lines are repeated; extent 1 where there is none */
   axn_axis_list outer; /* what else is reduced */
   int64_t segments;    /* parameters that one line meets along the outer axes, 1 but in odd cases */
+  int64_t
+      join; /* rows of columns that are one run of memory, taken as one by work on each element */
   bool lines_first; /* lines of the row family follow each other in memory before their rows do */
   int64_t block_lines, block_rows, block_length; /* of a full block */
   int64_t row_blocks, length_blocks;

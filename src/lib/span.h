@@ -46,7 +46,20 @@ static inline axn_line_map axn_line_map_of(const axn_nest *nest, int64_t first, 
                         .lines_per_cell = nest->lines_per_cell,
                         .cell_parameter = nest->cell_parameter,
                         .line_parameter = nest->line_parameter,
-                        .fold = nest->fold};
+                        .fold = nest->fold,
+                        .repeat = nest->join};
+}
+
+/* Rows of columns, `of` of which are taken as one. */
+static inline axn_span axn_joined_span(axn_span span, int64_t rows, int64_t of) {
+  span.lines *= of;
+  span.rows = rows;
+  span.row_stride *= of;
+  return span;
+}
+
+static inline axn_strides axn_joined_strides(axn_strides strides, int64_t of) {
+  return (axn_strides){strides.line, strides.row * of};
 }
 
 #endif

@@ -89,6 +89,15 @@ INLINE void unfold(float *values, int64_t lines, int64_t fold) {
   }
 }
 
+/* What there is for lines to the columns of all rows that are taken as one. */
+INLINE void spread_out(float *values, const axn_line_map *map) {
+  if (map->fold > 1) unfold(values, map->lines, map->fold);
+  const int64_t columns = map->lines * map->fold;
+  for (int64_t r = 1; r < map->repeat; r++) {
+    memcpy(values + r * columns, values, (size_t)columns * sizeof *values);
+  }
+}
+
 /* HALF parameters, `stride` apart, of which the first `count` are there. */
 INLINE wide_vector load_parameters(const float *from, int64_t stride, int64_t count) {
   if (stride == 1) return count >= HALF ? load_wide(from) : load_wide_some(from, count);
@@ -155,11 +164,9 @@ static inline bool apply_factors_of(const axn_factors_block *block) {
   const axn_line_map *map = &block->map;
   walk_lines(map, block, factors_of_lines);
   const bool all = held(block->multiplier, map->lines) && held(block->offset, map->lines);
-  if (map->fold > 1) {
-    unfold(block->mean_out, map->lines, map->fold);
-    unfold(block->multiplier, map->lines, map->fold);
-    unfold(block->offset, map->lines, map->fold);
-  }
+  spread_out(block->mean_out, map);
+  spread_out(block->multiplier, map);
+  spread_out(block->offset, map);
   return all;
 }
 
@@ -214,12 +221,12 @@ static inline bool gradient_factors(const axn_gradient_factors_block *block) {
   if (block->product != NULL) {
     all = all && held(block->from_value, lines) && held(block->constant, lines);
   }
-  if (map->fold > 1) {
+  if (map->fold > 1 || map->repeat > 1) {
     float *const results[] = {block->mean_out, block->rstd_out, block->from_gradient,
                               block->product != NULL ? block->from_value : NULL,
                               block->product != NULL ? block->constant : NULL};
     for (int i = 0; i < 5; i++) {
-      if (results[i] != NULL) unfold(results[i], lines, map->fold);
+      if (results[i] != NULL) spread_out(results[i], map);
     }
   }
   return all;

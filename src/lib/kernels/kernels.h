@@ -64,7 +64,8 @@ typedef struct axn_line_map {
   int64_t first, lines;
   int64_t lines_per_cell;
   int64_t cell_parameter, line_parameter; /* strides, from cell to cell and within a cell */
-  int64_t fold;                           /* entries to write per line */
+  int64_t fold;                           /* entries to write per line; */
+  int64_t repeat;                         /* how often to write those of all lines */
 } axn_line_map;
 
 /* From statistics and parameters to what meets the elements. Results have an entry per line, or
