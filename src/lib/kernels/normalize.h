@@ -13,14 +13,12 @@
 #include "kernels.h"
 #include "moments.h"
 
+/* A bundle is small: where x comes from far, prefetchers follow it best if what is applied is what was just read. */
 enum {
-  BUNDLE = AXN_PAD, /* lines whose statistics are finished at once */
-  PARTS_OF_BUNDLE = BUNDLE / HALF,
-  /* Floats of a bundle: two of them, and the output of one, fit first-level cache. */
-  BUNDLE_FLOATS = 2048,
-  /* Fewer lines than these are taken one after the other, as many floats as fit with their output. */
-  LINES_TOGETHER = 4,
-  FEW_FLOATS = 4096
+  BUNDLE = 2 * AXN_PAD, /* lines whose statistics are finished at once: two chains overlap */
+  BUNDLE_ELEMENTS = 8192 / sizeof(element),
+  LINES_TOGETHER = 4, /* fewer lines than these are finished one after the other, */
+  FEW_ELEMENTS = 4096 / sizeof(element) /* no more elements at a time than these, or one line */
 };
 
 /* Lines that are about to be applied. */
@@ -29,7 +27,7 @@ typedef struct line_bundle {
   float mean[BUNDLE], multiplier[BUNDLE], offset[BUNDLE];
 } line_bundle;
 
-/* Moments of the lines of a bundle; what is missing of it has mean 0 and some variance. */
+/* Moments of the lines of a bundle; what is missing of the last vector has mean 0 and some variance. */
 INLINE void sum_bundle(const axn_normalize_block *block, const line_bundle *bundle,
                        axn_moments moments) {
   double sum[8 * BUNDLE], square[8 * BUNDLE];
@@ -38,22 +36,23 @@ INLINE void sum_bundle(const axn_normalize_block *block, const line_bundle *bund
   for (int64_t l = 0; l < bundle->lines; l++) {
     sum_line(x + l * span->line_stride, span, sum + 8 * l, square + 8 * l);
   }
-  for (int64_t i = 8 * bundle->lines; i < 8 * BUNDLE; i++) sum[i] = 0, square[i] = 1;
-  add_eights(sum, BUNDLE, sum);
-  add_eights(square, BUNDLE, square);
+  const int64_t whole = axn_padded(bundle->lines);
+  for (int64_t i = 8 * bundle->lines; i < 8 * whole; i++) sum[i] = 0, square[i] = 1;
+  add_eights(sum, (int)whole, sum);
+  add_eights(square, (int)whole, square);
   axn_span part = *span;
-  part.lines = BUNDLE;
+  part.lines = whole;
   finish_rows(x, &part, sum, square, moments);
 }
 
-/* A whole bundle is copied by a few instructions. */
+/* Whole vectors are copied by an instruction each. */
 INLINE void copy_of_bundle(float *to, const float *from, const line_bundle *bundle) {
   if (to == NULL) return;
-  if (bundle->lines == BUNDLE) {
-    memcpy(to + bundle->first, from, BUNDLE * sizeof *from);
-  } else {
-    for (int64_t l = 0; l < bundle->lines; l++) to[bundle->first + l] = from[l];
+  int64_t l = 0;
+  for (; l + AXN_PAD <= bundle->lines; l += AXN_PAD) {
+    memcpy(to + bundle->first + l, from + l, AXN_PAD * sizeof *from);
   }
+  for (; l < bundle->lines; l++) to[bundle->first + l] = from[l];
 }
 
 /* Fills in the bundle's factors. False where some line needs float64. */
@@ -62,8 +61,7 @@ INLINE bool find_bundle_factors(const axn_normalize_block *block, line_bundle *b
   const wide_vector none = {0};
   float rstds[BUNDLE];
   mask_vector lost = {0};
-  for (int p = 0; p < PARTS_OF_BUNDLE; p++) {
-    const int at = p * HALF;
+  for (int64_t at = 0; at < bundle->lines; at += HALF) {
     wide_vector mean = load_doubles(moments.mean + at);
     wide_vector variance = load_doubles(moments.m2 + at) * block->share;
     if (block->second_moment) {
@@ -174,39 +172,35 @@ INLINE bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, 
   return !axn_needs_wide(mean, rstd) && fabsf(multiplier) <= FLT_MAX && fabsf(offset) <= FLT_MAX;
 }
 
-/* Longer lines: few at a time, one after the other, and applied at once. */
-INLINE int64_t normalize_few(const axn_normalize_block *block, int64_t step) {
-  line_bundle bundle;
-  for (int64_t first = 0; first < block->span.lines; first += step) {
-    const int64_t left = block->span.lines - first;
-    bool held = true;
-    bundle.first = first;
-    bundle.lines = left < step ? left : step;
-    for (int64_t l = 0; l < bundle.lines; l++) held &= prepare_line(block, &bundle, l);
-    if (!held) return first;
-    apply_bundle(block, &bundle);
-  }
-  return block->span.lines;
+static bool prepare_lines(const axn_normalize_block *block, line_bundle *bundle, int64_t first,
+                          int64_t lines) {
+  bool held = true;
+  bundle->first = first;
+  bundle->lines = lines;
+  for (int64_t l = 0; l < lines; l++) held &= prepare_line(block, bundle, l);
+  return held;
 }
 
-/* One bundle is summed ahead of the one that is applied: what comes between, a chain of roots and
- * divisions that waits for the last value, then overlaps with work on memory. Returns how many lines are
- * done: all, or those before the first bundle that needs float64. */
+/* How many lines to take at a time: whole vectors of statistics, where there are so many. */
+INLINE int64_t lines_at_once(int64_t values) {
+  const int64_t fit = BUNDLE_ELEMENTS / values, few = FEW_ELEMENTS / values;
+  if (fit < LINES_TOGETHER) return few < 1 ? 1 : few;
+  return fit >= BUNDLE ? BUNDLE : fit >= AXN_PAD ? AXN_PAD : fit;
+}
+
+/* A bundle is applied before the next one is summed. Reading x ahead of what is applied hides the chain of roots and
+ * divisions in between, but going back costs more than that where x comes from far. Returns how many lines are done:
+ * all, or those before the first bundle that needs float64. */
 static int64_t normalize(const axn_normalize_block *block) {
   const axn_span *span = &block->span;
-  const int64_t values = span->rows * span->length, fit = BUNDLE_FLOATS / values;
-  const int64_t step = fit > BUNDLE ? BUNDLE : fit;
-  if (fit < LINES_TOGETHER) {
-    const int64_t few = FEW_FLOATS / values;
-    return normalize_few(block, few < 1 ? 1 : few < LINES_TOGETHER ? few : LINES_TOGETHER);
-  }
-  line_bundle bundles[2];
-  for (int64_t first = 0, turn = 0; first < span->lines; first += step, turn = 1 - turn) {
-    const int64_t lines = span->lines - first < step ? span->lines - first : step;
-    const bool held = prepare_bundle(block, &bundles[turn], first, lines);
-    if (first > 0) apply_bundle(block, &bundles[1 - turn]);
+  const int64_t step = lines_at_once(span->rows * span->length);
+  line_bundle bundle;
+  for (int64_t first = 0; first < span->lines; first += step) {
+    const int64_t left = span->lines - first, lines = left < step ? left : step;
+    const bool held = step < LINES_TOGETHER ? prepare_lines(block, &bundle, first, lines)
+                                            : prepare_bundle(block, &bundle, first, lines);
     if (!held) return first;
-    if (first + lines == span->lines) apply_bundle(block, &bundles[turn]);
+    apply_bundle(block, &bundle);
   }
   return span->lines;
 }
