@@ -8,6 +8,8 @@
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +111,121 @@ Test(types, conversion) {
       check_all_patterns(SHORT[t], (axn_isa)isa);
       check_rounding(SHORT[t], (axn_isa)isa);
     }
+  }
+}
+
+/* ---- bfloat16 bit for bit: y = x * scale, for x of all patterns, many in a vector ---- */
+
+/* The library's own, where it is part of this program. */
+extern atomic_bool axn_converts_bfloat16 __attribute__((weak));
+
+/* Products that are ties, and next to one, subnormal, infinite, zero. */
+static const float FACTORS[] = {1,
+                                -1,
+                                0x1.8p0f,
+                                0x1.4p0f,
+                                0x1.02p0f,
+                                0x1.01p0f,
+                                0x1.0101p0f,
+                                0x1.00fffep0f,
+                                0x1.0001p0f,
+                                0x1.fffep-1f,
+                                0x1.fffffep-1f,
+                                -0x1.7fffp0f,
+                                0x1.800002p0f,
+                                0x1.555556p-3f,
+                                0x1.9p20f,
+                                0x1.8p100f,
+                                0x1p127f,
+                                -0x1.3p-20f,
+                                0x1.23456p-60f,
+                                0x1.8p-100f,
+                                0x1.4p-124f,
+                                0x1.0002p-126f,
+                                -0x1.fffffep-127f,
+                                0x1p-133f,
+                                0x1.8p-134f,
+                                0x1p-149f,
+                                0};
+
+/* By the definition: to the nearest, ties to even; a NaN quiet, with the leading bits of its payload. */
+static uint16_t nearest_bfloat16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  const uint32_t rest = bits & 0xffff, upper = bits >> 16;
+  if (isnan(value)) return (uint16_t)(upper | 0x40);
+  return (uint16_t)(upper + (rest > 0x8000 || (rest == 0x8000 && upper % 2 == 1)));
+}
+
+typedef struct products {
+  int64_t channels, size;
+  axn_layout layout;
+  float *scale, *zeros;
+  uint16_t *x, *y;
+} products;
+
+static int64_t product_at(const products *self, int64_t channel, int64_t i) {
+  return self->layout == AXN_CHANNELS_LAST ? i * self->channels + channel
+                                           : channel * self->size + i;
+}
+
+static products products_of(axn_layout layout, int64_t side) {
+  enum {
+    CHANNELS = 70,
+    STEP = 40503
+  }; /* more than four vectors; patterns of all kinds side by side */
+  products self = {CHANNELS, side * side, layout, NULL, NULL, NULL, NULL};
+  const size_t count = (size_t)(CHANNELS * self.size);
+  self.scale = calloc(CHANNELS, sizeof(float)), self.zeros = calloc(CHANNELS, sizeof(float));
+  self.x = malloc(count * sizeof *self.x), self.y = malloc(count * sizeof *self.y);
+  for (int c = 0; c < CHANNELS; c++) {
+    self.scale[c] = FACTORS[(size_t)c % (sizeof FACTORS / sizeof *FACTORS)];
+    for (int64_t i = 0; i < self.size; i++) {
+      self.x[product_at(&self, c, i)] = (uint16_t)((i + c) * STEP);
+    }
+  }
+  return self;
+}
+
+static void check_products(const products *self, axn_isa isa, bool converts) {
+  axn_desc desc = desc_of(AXN_BATCH_NORM, 1, self->channels, self->size, 0, 0);
+  desc.dtype = AXN_BFLOAT16, desc.parameter_dtype = AXN_FLOAT32;
+  desc.layout = self->layout, desc.isa = isa, desc.epsilon = 1.0;
+  identity run = {NULL, self->zeros, self->channels};
+  cr_assert(axn_plan_create(&run.plan, &desc, NULL) == AXN_OK);
+  if (!converts) atomic_store(&axn_converts_bfloat16, false);
+  identity_run(&run, self->x, self->scale, self->y);
+  for (int64_t c = 0; c < self->channels; c++) {
+    for (int64_t i = 0; i < self->size; i++) {
+      const int64_t at = product_at(self, c, i);
+      const float x = float_of((uint32_t)self->x[at] << 16), z = x * self->scale[c];
+      const uint16_t expected = nearest_bfloat16(z + 0.0f);
+      if (self->y[at] == expected || (isnan(z) && !isnan(x)))
+        continue; /* of infinity and 0: any NaN */
+      cr_assert_fail("isa %d: 0x%04x times %a became 0x%04x, not 0x%04x", (int)isa, self->x[at],
+                     (double)self->scale[c], self->y[at], expected);
+    }
+  }
+  axn_plan_destroy(run.plan);
+}
+
+static void products_free(products *self) {
+  free(self->scale), free(self->zeros);
+  free(self->x), free(self->y);
+}
+
+/* Rows of whole vectors, rows that follow each other with an end within one, and columns. */
+Test(types, bfloat16_products) {
+  static const int64_t sides[] = {256, 257};
+  for (int s = 0; s < 3; s++) {
+    products self = products_of(s == 2 ? AXN_CHANNELS_LAST : AXN_CHANNELS_FIRST, sides[s % 2]);
+    for (int isa = AXN_ISA_BASELINE; axn_isa_name((axn_isa)isa) != NULL; isa++) {
+      if (!axn_isa_available((axn_isa)isa)) continue;
+      check_products(&self, (axn_isa)isa, true);
+      /* As on a processor without an instruction for it. */
+      if (&axn_converts_bfloat16 != NULL) check_products(&self, (axn_isa)isa, false);
+    }
+    products_free(&self);
   }
 }
 

@@ -16,6 +16,18 @@
 #define HAVE_X86_KERNELS 0
 #endif
 
+atomic_bool axn_converts_bfloat16;
+
+static void ask_for_bfloat16(void) {
+#if defined(__x86_64__)
+  /* Not among the names that every compiler's builtin knows. */
+  enum { LEAF = 7, PART = 1, BIT = 5 };
+  unsigned a, b, c, d;
+  const bool converts = __get_cpuid_count(LEAF, PART, &a, &b, &c, &d) && (a >> BIT & 1) != 0;
+  atomic_store_explicit(&axn_converts_bfloat16, converts, memory_order_relaxed);
+#endif
+}
+
 static int always(void) {
   return 1;
 }
@@ -117,6 +129,7 @@ axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernel_set **k
                     "%s: %.40s is not an instruction set of this machine and build", source, name);
   }
   *kernels = variants[*isa].kernels;
+  ask_for_bfloat16();
   return AXN_OK;
 }
 

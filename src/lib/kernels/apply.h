@@ -5,6 +5,7 @@
 
 #include "element.h"
 #include "ending.h"
+#include "groups.h"
 #include "kernels.h"
 
 /* A line of the cache that is written by stores of both kinds costs more than streaming saves. Runs that
@@ -49,10 +50,6 @@ INLINE vector apply_at(const apply_place *run, int64_t i, const apply_factors *f
   return apply_to(load_elements(run->x + i), f, i);
 }
 
-INLINE void put_all(element *to, const vector *some, int count, bool streams) {
-  for (int v = 0; v < count; v++) put(to + v * WIDTH, some[v], streams);
-}
-
 /* Ends vectors that lie side by side from offset `i` on, and writes them. */
 INLINE void end_and_put(vector *some, int count, const apply_place *run, int64_t i,
                         const axn_ending *ending, bool streams) {
@@ -86,11 +83,13 @@ INLINE int64_t end_of_vectors(int64_t i, int64_t length) {
 INLINE int64_t apply_vectors(const apply_place *run, int64_t i, int64_t length,
                              const apply_factors *f, const axn_ending *ending, bool streams) {
   const int64_t end = end_of_vectors(i, length);
+  const bool in_order = ending != NULL || f->scale != NULL || f->shift != NULL;
   for (; i + AT_ONCE * WIDTH <= end; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
-    for (int v = 0; v < AT_ONCE; v++) some[v] = apply_at(run, i + v * WIDTH, f);
+    load_group(some, run->x + i, in_order);
+    for (int v = 0; v < AT_ONCE; v++) some[v] = apply_to(some[v], f, i + v * WIDTH);
     end_simply(some, AT_ONCE, run->at + i, ending, f->clamps);
-    put_all(run->y + i, some, AT_ONCE, streams);
+    put_group(run->y + i, some, in_order, streams);
   }
   ROLLED for (; i < end; i += WIDTH) {
     vector one = apply_at(run, i, f);

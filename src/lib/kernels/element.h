@@ -3,8 +3,8 @@
  * The elements of tensors in memory, which are float32, bfloat16 or float16 by AXN_ELEMENT, an axn_dtype;
  * arithmetic is on vectors of floats whatever they are. Conversions are exact one way, and round to the
  * nearest, ties to even, the other way; a NaN stays one, quiet, with the leading bits of its payload; all in
- * the same bits on every instruction set. bfloat16 is converted with integers everywhere: the processors'
- * own conversions take subnormals for zero.
+ * the same bits on every instruction set. A bfloat16 is the upper half of a float, so it is converted with integers;
+ * groups.h has what is faster for several vectors.
  */
 #ifndef AXN_LIB_KERNELS_ELEMENT_H
 #define AXN_LIB_KERNELS_ELEMENT_H
@@ -80,10 +80,14 @@ INLINE vector widened(bit_vector bits) {
   return (vector)(bits << 16);
 }
 
+/* Bits whose upper halves are elements. */
+INLINE bit_vector rounded(vector v) {
+  const bit_vector bits = (bit_vector)v, up = bits + 0x7fff + (bits >> 16 & 1);
+  return choose(above(bits & 0x7fffffff, 0x7f800000), bits | 0x400000, up);
+}
+
 INLINE bit_vector narrowed(vector v) {
-  const bit_vector bits = (bit_vector)v;
-  const bit_vector rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  return choose(above(bits & 0x7fffffff, 0x7f800000), bits >> 16 | 0x40, rounded);
+  return rounded(v) >> 16;
 }
 
 #else
@@ -110,6 +114,35 @@ INLINE bit_vector narrowed(vector v) {
 
 #endif
 
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
+/* Bits whose upper halves are elements, but for NaNs. */
+INLINE __m512i rounded_up(vector v) {
+  const __m512i bits = (__m512i)v;
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+  return _mm512_mask_add_epi32(up, odd, up, _mm512_set1_epi32(1));
+}
+
+INLINE __m512i with_nans(__m512i up, vector v) {
+  const __mmask16 none = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(up, none, (__m512i)v, _mm512_set1_epi32(0x400000));
+}
+#elif AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 32
+/* Bits whose upper halves are elements, but for NaNs. */
+INLINE __m256i rounded_up(vector v) {
+  const __m256i bits = (__m256i)v;
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  return _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+}
+
+INLINE __m256i with_nans(__m256i up, vector v) {
+  const __m256i quiet = _mm256_or_si256((__m256i)v, _mm256_set1_epi32(0x400000));
+  const __m256 none = _mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q);
+  return _mm256_castps_si256(
+      _mm256_blendv_ps(_mm256_castsi256_ps(up), _mm256_castsi256_ps(quiet), none));
+}
+#endif
+
 /* Without instructions for it, a conversion is too long to stand wherever it is used. */
 #if AXN_VECTOR_BYTES == 16 && !(AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && defined(__aarch64__))
 #define CONVERSION static __attribute__((noinline, unused))
@@ -131,11 +164,27 @@ INLINE __m512i gather_indices(void) {
 }
 #endif
 
-CONVERSION vector vector_of(element_vector elements) {
-#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16
+/* gcc 12 would widen a vector in two halves. */
+INLINE vector vector_of(element_vector elements) {
+#if AXN_VECTOR_BYTES == 64
   const __m512i low = _mm512_castsi256_si512((__m256i)elements);
   return (vector)_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, spread_indices(), low);
-#elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 64
+#elif AXN_VECTOR_BYTES == 32
+  return (vector)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)elements), 16);
+#elif defined(__SSE2__)
+  int64_t bits;
+  memcpy(&bits, &elements, sizeof bits);
+  return (vector)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_cvtsi64_si128(bits));
+#elif defined(__aarch64__)
+  return (vector)vshll_n_u16((uint16x4_t)elements, 16);
+#else
+  return widened(__builtin_convertvector(elements, bit_vector));
+#endif
+}
+#else
+CONVERSION vector vector_of(element_vector elements) {
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 64
   return (vector)_mm512_cvtph_ps((__m256i)elements);
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 32
   return (vector)_mm256_cvtph_ps((__m128i)elements);
@@ -145,6 +194,7 @@ CONVERSION vector vector_of(element_vector elements) {
   return widened(__builtin_convertvector(elements, bit_vector));
 #endif
 }
+#endif
 
 CONVERSION element_vector elements_of(vector v) {
 #if AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 64
@@ -152,28 +202,16 @@ CONVERSION element_vector elements_of(vector v) {
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 32
   return (element_vector)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
 #elif AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
-  /* narrowed(), with mask registers for what is odd and for the NaNs. */
-  const __m512i bits = (__m512i)v;
-  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(0x10000));
-  const __mmask16 none = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
-  __m512i up = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
-  up = _mm512_mask_add_epi32(up, odd, up, _mm512_set1_epi32(1));
-  up = _mm512_mask_or_epi32(up, none, bits, _mm512_set1_epi32(0x400000));
+  const __m512i up = with_nans(rounded_up(v), v);
   return (element_vector)_mm512_castsi512_si256(_mm512_permutexvar_epi16(gather_indices(), up));
 #elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && defined(__aarch64__)
   return (element_vector)vcvt_f16_f32((float32x4_t)v);
 #elif AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 32
-  /* narrowed(), with a blend for the NaNs. Bytes move within halves of the register, then the halves. */
-  const __m256i bits = (__m256i)v;
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
-  const __m256 quiet = _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32(0x400000)));
-  const __m256 none = _mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q);
-  const __m256i rounded =
-      _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(up), quiet, none));
+  /* Bytes move within halves of the register, then the halves. */
+  const __m256i up = with_nans(rounded_up(v), v);
   const __m256i upper = _mm256_broadcastsi128_si256(
       _mm_setr_epi8(2, 3, 6, 7, 10, 11, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1));
-  const __m256i halves = _mm256_shuffle_epi8(rounded, upper);
+  const __m256i halves = _mm256_shuffle_epi8(up, upper);
   return (element_vector)_mm256_castsi256_si128(_mm256_permute4x64_epi64(halves, 0x08));
 #else
   return __builtin_convertvector(narrowed(v), element_vector);
@@ -259,6 +297,29 @@ PARTLY void store_some_elements(element *to, int64_t count, vector v) {
   }
 #endif
 }
+
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
+/* 16 elements as floats: those with even numbers, and those between at 16 floats from there. Stores of half a vector
+ * are no slower, and can be read from sooner. */
+INLINE void widen_16(float *to, __m256i bits) {
+  const __m256i upper = _mm256_set1_epi32((int)0xffff0000);
+  _mm256_storeu_si256((__m256i *)(void *)to, _mm256_slli_epi32(bits, 16));
+  _mm256_storeu_si256((__m256i *)(void *)(to + WIDTH), _mm256_and_si256(bits, upper));
+}
+
+/* 32 elements as floats: those with even numbers, then those between. */
+INLINE void widen_two(float *to, const element *from) {
+  widen_16(to, _mm256_loadu_si256((const __m256i *)(const void *)from));
+  widen_16(to + HALF, _mm256_loadu_si256((const __m256i *)(const void *)(from + WIDTH)));
+}
+
+/* The first `count` of them, the others 0. */
+INLINE void widen_some_of_two(float *to, const element *from, int64_t count) {
+  const __m512i bits = _mm512_maskz_loadu_epi16((__mmask32)((1u << count) - 1), from);
+  widen_16(to, _mm512_castsi512_si256(bits));
+  widen_16(to + HALF, _mm512_extracti64x4_epi64(bits, 1));
+}
+#endif
 
 /* Elements as floats; writes whole vectors. */
 INLINE void widen_elements(float *to, const element *from, int64_t count) {

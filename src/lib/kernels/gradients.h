@@ -5,6 +5,7 @@
 
 #include "apply.h"
 #include "gradient_sums.h"
+#include "groups.h"
 #include "kernels.h"
 #include "vector.h"
 
@@ -20,12 +21,28 @@ INLINE vector gradient_at(vector x, vector grad_y, vector scale, bool weighted,
   return g + ((x - f->mean) * f->rstd * f->from_value + f->constant);
 }
 
+INLINE vector gradient_of_loaded(vector x, vector grad_y, int64_t at, const run_factors *f) {
+  const bool weighted = f->scale != NULL;
+  const vector scale = weighted ? load(f->scale + at) : (vector){0};
+  return gradient_at(x, past_corner_of_line(x, grad_y, f->corner), scale, weighted, f);
+}
+
 INLINE vector gradient_of_vector(const element *x, const element *grad_y, int64_t at,
                                  const run_factors *f) {
-  const bool weighted = f->scale != NULL;
-  const vector scale = weighted ? load(f->scale + at) : (vector){0}, value = load_elements(x + at);
-  const vector g = past_corner_of_line(value, load_elements(grad_y + at), f->corner);
-  return gradient_at(value, g, scale, weighted, f);
+  return gradient_of_loaded(load_elements(x + at), load_elements(grad_y + at), at, f);
+}
+
+/* AT_ONCE vectors. */
+INLINE void put_gradients(const element *x, const element *grad_y, element *grad_x, int64_t at,
+                          const run_factors *f, bool streams) {
+  const bool in_order = f->scale != NULL;
+  vector values[AT_ONCE], some[AT_ONCE];
+  load_group(values, x + at, in_order);
+  load_group(some, grad_y + at, in_order);
+  for (int v = 0; v < AT_ONCE; v++) {
+    some[v] = gradient_of_loaded(values[v], some[v], at + v * WIDTH, f);
+  }
+  put_group(grad_x + at, some, in_order, streams);
 }
 
 /* A run shorter than a vector. */
@@ -44,9 +61,7 @@ INLINE int64_t gradient_of_vectors(const element *x, const element *grad_y, elem
                                    int64_t i, int64_t length, const run_factors *f, bool streams) {
   const int64_t end = end_of_vectors(i, length);
   for (; i + AT_ONCE * WIDTH <= end; i += AT_ONCE * WIDTH) {
-    vector some[AT_ONCE];
-    for (int v = 0; v < AT_ONCE; v++) some[v] = gradient_of_vector(x, grad_y, i + v * WIDTH, f);
-    for (int v = 0; v < AT_ONCE; v++) put(grad_x + i + v * WIDTH, some[v], streams);
+    put_gradients(x, grad_y, grad_x, i, f, streams);
   }
   ROLLED for (; i < end; i += WIDTH) {
     put(grad_x + i, gradient_of_vector(x, grad_y, i, f), streams);
@@ -102,9 +117,7 @@ static __attribute__((noinline)) void gradient_of_run_past_corner(const axn_grad
   int64_t i = length < WIDTH ? length : streams ? until_aligned(grad_x) : 0;
   if (i > 0) gradient_of_some(x, grad_y, grad_x, i, &f);
   for (; i + AT_ONCE * WIDTH <= length; i += AT_ONCE * WIDTH) {
-    vector some[AT_ONCE];
-    for (int v = 0; v < AT_ONCE; v++) some[v] = gradient_of_vector(x, grad_y, i + v * WIDTH, &f);
-    for (int v = 0; v < AT_ONCE; v++) put(grad_x + i + v * WIDTH, some[v], streams);
+    put_gradients(x, grad_y, grad_x, i, &f, streams);
   }
   /* The last vector may overlap the one before. */
   ROLLED for (; i < length; i += WIDTH) {
@@ -167,7 +180,7 @@ INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r) {
     for (int v = 0; v < AT_ONCE; v++) {
       some[v] = gradient_of_next(block, &at, x, grad_y, i + v * WIDTH);
     }
-    for (int v = 0; v < AT_ONCE; v++) put(grad_x + i + v * WIDTH, some[v], streams);
+    put_all(grad_x + i, some, AT_ONCE, streams);
   }
   for (; i + WIDTH <= total; i += WIDTH) {
     put(grad_x + i, gradient_of_next(block, &at, x, grad_y, i), streams);
@@ -266,8 +279,8 @@ INLINE void sum_vectors(const summed_row *row, int64_t i, bool streams) {
   for (int v = 0; v < AT_ONCE; v++) {
     store(row->products + i + v * WIDTH, products[v]);
     store(row->gradients + i + v * WIDTH, gradients[v]);
-    put(row->grad_x + i + v * WIDTH, some[v], streams);
   }
+  put_all(row->grad_x + i, some, AT_ONCE, streams);
 }
 
 INLINE void gradient_and_sums_of_row(const summed_row *row, int64_t length, int64_t ahead,
@@ -384,7 +397,7 @@ INLINE void gradient_of_row(const axn_gradient_block *given, const axn_gradient_
     for (int v = 0; v < AT_ONCE; v++) {
       some[v] = gradient_of_some_columns(block, row, j + v * WIDTH, WIDTH);
     }
-    for (int v = 0; v < AT_ONCE; v++) put(grad_x + j + v * WIDTH, some[v], streams);
+    put_all(grad_x + j, some, AT_ONCE, streams);
   }
   for (; j + WIDTH <= columns; j += WIDTH) {
     put(grad_x + j, gradient_of_some_columns(block, row, j, WIDTH), streams);

@@ -53,8 +53,13 @@ INLINE void add_floats(const float *x, int64_t first, int64_t length, lane_sums 
   }
 }
 
-/* Lanes that are eight apart. */
+/* Lanes that are eight apart. In vectors of 64 bytes, lanes of bfloat16 are those with even numbers, then those
+ * between. */
 INLINE sum_vector add_apart(const sum_vector lanes[PARTS], int at) {
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
+  const sum_vector *here = lanes + at * PARTS / EIGHT;
+  return (here[0] + here[1]) + (here[2] + here[3]);
+#endif
   if (CHUNK == 8) return lanes[at];
   const sum_vector low = lanes[at] + lanes[EIGHT % PARTS + at];
   return CHUNK == 16 ? low : low + (lanes[2 * EIGHT % PARTS + at] + lanes[3 * EIGHT % PARTS + at]);
@@ -64,7 +69,11 @@ INLINE sum_vector add_apart(const sum_vector lanes[PARTS], int at) {
 #if AXN_VECTOR_BYTES == 64
 INLINE wide_vector eight_of(const sum_vector lanes[PARTS]) {
   const sum_vector low = add_apart(lanes, 0), high = add_apart(lanes, 1);
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16
+  return __builtin_shufflevector(low, high, 0, 4, 1, 5, 2, 6, 3, 7);
+#else
   return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+#endif
 }
 
 INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[8], double square[8]) {
@@ -98,6 +107,30 @@ INLINE void clear_sums(lane_sums *lanes) {
 }
 
 /* Adds a row, to all lanes. */
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
+INLINE void add_lanes(const float *x, lane_sums *lanes) {
+  for (int p = 0; p < PARTS; p++) add_value(lanes, p, load_summed(x + p * SUMMED));
+}
+
+/* Elements are widened so far ahead of the sums that these find them in cache: stores to it that are still under way
+ * are slow to read from. */
+enum { AHEAD = 6 * LANES, RING = 8 * LANES };
+
+INLINE void add_row(const element *x, int64_t length, lane_sums lanes[TURNS]) {
+  AXN_LINES_OF_CACHE float ring[RING];
+  const int64_t whole = length / LANES * LANES, start = whole < AHEAD ? whole : AHEAD;
+  int64_t i = 0, summed = 0;
+  ROLLED for (; i < start; i += LANES) widen_two(ring + i, x + i);
+  ROLLED for (; i < whole; i += LANES, summed += LANES) {
+    widen_two(ring + (i & (RING - 1)), x + i);
+    add_lanes(ring + (summed & (RING - 1)), lanes);
+  }
+  ROLLED for (; summed < whole; summed += LANES) add_lanes(ring + (summed & (RING - 1)), lanes);
+  if (whole == length) return;
+  widen_some_of_two(ring, x + whole, length - whole);
+  add_lanes(ring, lanes);
+}
+#else
 INLINE void add_row(const element *x, int64_t length, lane_sums lanes[TURNS]) {
 #if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
   for (int t = 0; t < TURNS; t++) add_floats(x, t * CHUNK, length, &lanes[t]);
@@ -110,6 +143,7 @@ INLINE void add_row(const element *x, int64_t length, lane_sums lanes[TURNS]) {
   }
 #endif
 }
+#endif
 
 INLINE void add_rows(const element *x, int64_t rows, const axn_span *span, lane_sums lanes[TURNS]) {
   lane_sums here[TURNS];
