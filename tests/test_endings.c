@@ -94,6 +94,64 @@ Test(endings, functions) {
   }
 }
 
+/* All kinds of floats, numbers or not, some of few digits: the same bits on every instruction set, both ways. */
+typedef struct function_values {
+  float y[POINTS], g[POINTS];
+} function_values;
+
+static void run_function(axn_activation activation, axn_isa isa, const float *z,
+                         const float *grad_y, function_values *to) {
+  static float x[POINTS], zeros[POINTS], ones[POINTS];
+  axn_desc desc = desc_of(AXN_BATCH_NORM, 1, POINTS, 0, 0, 0);
+  axn_plan *plan = NULL;
+  desc.activation = activation, desc.isa = isa;
+  for (int i = 0; i < POINTS; i++) ones[i] = 1.0f;
+  cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+  axn_inference_args args = axn_inference_init();
+  args.x = x, args.y = to->y, args.shift = z, args.running_mean = zeros;
+  args.running_variance = ones;
+  cr_assert(axn_forward_inference(plan, &args, NULL) == AXN_OK);
+  axn_plan_info info = axn_plan_info_init();
+  cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
+  axn_backward_args back = axn_backward_init();
+  back.x = x, back.grad_y = grad_y, back.shift = z, back.running_mean = zeros;
+  back.running_variance = ones, back.grad_residual = to->g;
+  back.workspace = malloc(info.backward_workspace);
+  back.workspace_size = info.backward_workspace;
+  cr_assert(axn_backward(plan, &back, NULL) == AXN_OK);
+  free(back.workspace);
+  axn_plan_destroy(plan);
+}
+
+static void expect_same_floats(const float *is, const float *due, const float *z) {
+  for (int i = 0; i < POINTS; i++) {
+    const int same = isnan(due[i]) ? isnan(is[i]) : memcmp(&is[i], &due[i], sizeof *is) == 0;
+    cr_assert(same, "at %a: %a, not %a", (double)z[i], (double)is[i], (double)due[i]);
+  }
+}
+
+Test(endings, functions_have_the_same_bits) {
+  static float z[POINTS], grad_y[POINTS];
+  static function_values due, is;
+  randoms source = randoms_from(test_seed(915));
+  for (int activation = AXN_ACTIVATION_SILU; activation <= AXN_ACTIVATION_GELU_TANH; activation++) {
+    for (int i = 0; i < POINTS; i++) {
+      uint32_t bits = (uint32_t)random_bits(&source);
+      if (i % 4 == 0) bits = (bits & 0x87ffffff) | 0x3c000000; /* not too far from 1 */
+      if (i % 3 == 0) bits &= 0xffff0000;
+      memcpy(&z[i], &bits, sizeof bits);
+      grad_y[i] = (float)random_normal(&source);
+    }
+    run_function((axn_activation)activation, AXN_ISA_BASELINE, z, grad_y, &due);
+    for (int isa = AXN_ISA_BASELINE + 1; axn_isa_name((axn_isa)isa) != NULL; isa++) {
+      if (!axn_isa_available((axn_isa)isa)) continue;
+      run_function((axn_activation)activation, (axn_isa)isa, z, grad_y, &is);
+      expect_same_floats(is.y, due.y, z);
+      expect_same_floats(is.g, due.g, z);
+    }
+  }
+}
+
 /* ---- arguments ---- */
 
 Test(endings, names_and_unknown_ones) {

@@ -24,8 +24,12 @@ typedef struct apply_factors {
   const float *scale, *shift;
 } apply_factors;
 
+INLINE vector normalized(vector x, const apply_factors *f) {
+  return (x - f->mean) * f->multiplier + f->offset;
+}
+
 INLINE vector apply_to(vector x, const apply_factors *f, int64_t at) {
-  vector y = (x - f->mean) * f->multiplier + f->offset;
+  vector y = normalized(x, f);
   if (f->scale != NULL) y *= load(f->scale + at);
   if (f->shift != NULL) y += load(f->shift + at);
   return y;
@@ -50,12 +54,48 @@ INLINE vector apply_at(const apply_place *run, int64_t i, const apply_factors *f
   return apply_to(load_elements(run->x + i), f, i);
 }
 
-/* Ends vectors that lie side by side from offset `i` on, and writes them. */
-INLINE void end_and_put(vector *some, int count, const apply_place *run, int64_t i,
-                        const axn_ending *ending, bool streams) {
-  const int64_t at = run->at + i;
-  end_all(some, count, at, at + (count - 1) * WIDTH, ending);
-  put_all(run->y + i, some, count, streams);
+/* Elements as floats: where they lie, or converted. */
+INLINE const float *floats_of(const element *from, int count, vector *room) {
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+  (void)count, (void)room;
+  return from;
+#else
+  for (int v = 0; v < count; v++) room[v] = load_elements(from + v * WIDTH);
+  return (const float *)room;
+#endif
+}
+
+/* Where the activation writes floats: to where they belong, or back, for there is more to do. */
+INLINE float *floats_to(element *to, bool streams, vector *back) {
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+  return streams ? (float *)back : to;
+#else
+  (void)to, (void)streams;
+  return (float *)back;
+#endif
+}
+
+/* Activates vectors that have their residual, and writes them: those that lie side by side from offset `i` on, and
+ * the last, at an offset of its own. What is written before it may be where its gradient is. */
+static __attribute__((noinline, unused)) void end_and_put(vector *some, int count,
+                                                          const apply_place *run, int64_t i,
+                                                          int64_t last, const axn_ending *ending,
+                                                          bool streams) {
+  vector gradients[ENDED], last_gradient, *const last_one = some + count - 1;
+  const bool last_streams = streams && last == i + (count - 1) * WIDTH;
+  activated all = {.z = some,
+                   .count = count,
+                   .to = floats_to(run->y + i, streams, some),
+                   .last = floats_to(run->y + last, last_streams, last_one)};
+  if (ending->gradient != NULL) {
+    const element *gradient = input_at(ending->gradient, run->at);
+    all.gradient = floats_of(gradient + i, count - 1, gradients);
+    last_gradient = load_elements(gradient + last);
+    all.last_gradient = (const float *)&last_gradient;
+  }
+  AXN_SHARED(activate, AXN_VARIANT)(&all, ending);
+  if (all.to == (float *)some) put_all(run->y + i, some, count - 1, streams);
+  if (all.last == (float *)last_one) put(run->y + last, *last_one, last_streams);
 }
 
 /* How many vectors to end at a time, of so many. */
@@ -67,7 +107,7 @@ INLINE int count_of_ended(int64_t vectors) {
 INLINE void apply_some(const apply_place *run, int64_t i, int64_t length, const apply_factors *f,
                        const axn_ending *ending) {
   const vector none = {0};
-  vector v = (load_some_elements(run->x + i, length, none) - f->mean) * f->multiplier + f->offset;
+  vector v = normalized(load_some_elements(run->x + i, length, none), f);
   if (f->scale != NULL) v *= load_some(f->scale, length, none);
   if (f->shift != NULL) v += load_some(f->shift, length, none);
   store_some_elements(run->y + i, length, end_some(v, length, run->at + i, ending, f->clamps));
@@ -113,6 +153,24 @@ INLINE void apply_whole_run(const apply_place *run, int64_t length, const apply_
   store_elements(run->y + length - WIDTH, last);
 }
 
+/* Vectors as they come to an activation, side by side from offset `i` on, but for the last. Mostly there is so little
+ * to them that a branch or two would be much of it; not so where elements are converted. */
+INLINE void begin_ended(vector *some, int count, const apply_place *run, int64_t i, int64_t last,
+                        const apply_factors *f, const axn_ending *ending) {
+  const bool more = f->scale != NULL || f->shift != NULL || ending->residual != NULL;
+  if (AXN_ELEMENT == AXN_ELEMENT_FLOAT32 && !more) {
+    for (int v = 0; v + 1 < count; v++) {
+      some[v] = normalized(load_elements(run->x + i + v * WIDTH), f);
+    }
+    some[count - 1] = normalized(load_elements(run->x + last), f);
+    return;
+  }
+  for (int v = 0; v < count; v++) {
+    const int64_t here = v + 1 < count ? i + v * WIDTH : last;
+    some[v] = with_residual(apply_at(run, here, f), run->at + here, ending);
+  }
+}
+
 /* The same with an ending that is not simple. The last vector and the one before end at the same time. */
 INLINE void apply_run_and_activate(const apply_place *run, int64_t length, const apply_factors *f,
                                    const axn_ending *ending, bool streams) {
@@ -124,13 +182,8 @@ INLINE void apply_run_and_activate(const apply_place *run, int64_t length, const
     const int count = left <= ENDED ? (int)left : ENDED - 1;
     const int64_t next = i + (count - 1) * WIDTH, end = length - WIDTH;
     const int64_t last = next < end ? next : end;
-    for (int v = 0; v < count; v++) {
-      const int64_t here = v + 1 < count ? i + v * WIDTH : last;
-      some[v] = with_residual(apply_at(run, here, f), run->at + here, ending);
-    }
-    end_all(some, count, run->at + i, run->at + last, ending);
-    put_all(run->y + i, some, count - 1, streams);
-    put(run->y + last, some[count - 1], streams && last == next);
+    begin_ended(some, count, run, i, last, f, ending);
+    end_and_put(some, count, run, i, last, ending, streams);
     i += count * WIDTH;
   }
 }
@@ -242,7 +295,7 @@ INLINE void apply_lines_in_sequence(const axn_apply_block *block, int64_t r,
         const int64_t here = i + v * WIDTH;
         some[v] = with_residual(apply_next(block, &at, run.x, here), run.at + here, ending);
       }
-      end_and_put(some, count, &run, i, ending, streams);
+      end_and_put(some, count, &run, i, i + (count - 1) * WIDTH, ending, streams);
     }
   }
   for (; i + AT_ONCE * WIDTH <= total; i += AT_ONCE * WIDTH) {
@@ -392,7 +445,7 @@ INLINE void apply_row(const axn_apply_block *block, const apply_place *row,
         some[v] =
             with_residual(transform_columns(block, row, here, weights), row->at + here, ending);
       }
-      end_and_put(some, count, row, j, ending, streams);
+      end_and_put(some, count, row, j, j + (count - 1) * WIDTH, ending, streams);
     }
   }
   for (; j + AT_ONCE * WIDTH <= columns; j += AT_ONCE * WIDTH) {

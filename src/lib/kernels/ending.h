@@ -29,9 +29,8 @@ INLINE bool ends(const axn_ending *ending) {
   return axn_ends(ending) && !ending->clamps;
 }
 
-/* Activations know no elements, so they are there once per instruction set. `gradient`: forward where null. */
-void AXN_SHARED(activate, AXN_VARIANT)(vector *z, const vector *gradient, int count,
-                                       const axn_ending *ending);
+/* Activations know no elements, so they are there once per instruction set. */
+void AXN_SHARED(activate, AXN_VARIANT)(const activated *all, const axn_ending *ending);
 
 /* Vectors to end at a time: a call is many operations, so it is for many vectors. */
 enum { ENDED = 32 };
@@ -66,32 +65,20 @@ INLINE void end_simply(vector *z, int count, int64_t at, const axn_ending *endin
   }
 }
 
-/* The activation of vectors that have their residual; the first lie side by side, from offset `at` on, the last at an
- * offset of its own. */
-static __attribute__((noinline, unused)) void end_all(vector *z, int count, int64_t at,
-                                                      int64_t last, const axn_ending *ending) {
-  vector gradient[ENDED];
-  if (ending->gradient != NULL) {
-    for (int v = 0; v + 1 < count; v++) {
-      gradient[v] = load_elements(input_at(ending->gradient, at + v * WIDTH));
-    }
-    gradient[count - 1] = load_elements(input_at(ending->gradient, last));
-  }
-  AXN_SHARED(activate, AXN_VARIANT)(z, ending->gradient != NULL ? gradient : NULL, count, ending);
-}
-
 /* The end of a pass for the first `length` elements of a vector. */
 static __attribute__((noinline, unused)) void end_part(vector *z, int64_t length, int64_t at,
                                                        const axn_ending *ending) {
   const vector none = {0};
   vector gradient = none;
+  activated one = {.z = z, .count = 1, .last = (float *)z};
   if (ending->residual != NULL) {
     *z += load_some_elements(input_at(ending->residual, at), length, none);
   }
   if (ending->gradient != NULL) {
     gradient = load_some_elements(input_at(ending->gradient, at), length, none);
+    one.gradient = one.last_gradient = (const float *)&gradient;
   }
-  AXN_SHARED(activate, AXN_VARIANT)(z, ending->gradient != NULL ? &gradient : NULL, 1, ending);
+  AXN_SHARED(activate, AXN_VARIANT)(&one, ending);
 }
 
 /* Likewise. */

@@ -11,7 +11,7 @@
  * and element i of a run always goes to lane i modulo that number; float32 lanes are always added to
  * float64 ones after TERMS additions; lanes are added up in one fixed tree; and nothing is contracted
  * into a fused multiply-add (-ffp-contract=off) but where the product is exact, so that fusing changes
- * nothing.
+ * nothing. Activations are made of fused ones, which vector.h has on every instruction set.
  */
 #include "kernels.h"
 
@@ -54,12 +54,11 @@ bool AXN_SHARED(factors, AXN_VARIANT)(const axn_factors_block *block);
 bool AXN_SHARED(gradient_factors, AXN_VARIANT)(const axn_gradient_factors_block *block);
 
 #if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
-void AXN_SHARED(activate, AXN_VARIANT)(vector *z, const vector *gradient, int count,
-                                       const axn_ending *ending) {
-  if (gradient != NULL) {
-    go_through_activation(z, gradient, count, ending);
+void AXN_SHARED(activate, AXN_VARIANT)(const activated *all, const axn_ending *ending) {
+  if (all->gradient != NULL) {
+    go_through_activation(all, ending);
   } else {
-    activate(z, count, ending);
+    activate(all, ending);
   }
 }
 

@@ -3,11 +3,12 @@
  * Vectors of AXN_VECTOR_BYTES for the kernels: the compilers' own (gcc, clang), with intrinsics where
  * neither has a builtin that does as well: loads and stores of a part of a vector, stores past the
  * caches, the larger and the smaller of two, the conversion to float64 (gcc 12 makes three instructions of
- * it), and the fused multiply-add of exact products.
+ * it), and fused multiply-adds.
  */
 #ifndef AXN_LIB_VECTOR_H
 #define AXN_LIB_VECTOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -53,6 +54,10 @@ INLINE void store(float *to, vector v) {
 }
 
 typedef int32_t float_mask __attribute__((vector_size(AXN_VECTOR_BYTES)));
+
+INLINE vector every(float value) {
+  return (vector){0} + value;
+}
 
 /* `yes` where the mask is set, else `no`. */
 INLINE vector select_floats(float_mask mask, vector yes, vector no) {
@@ -323,6 +328,96 @@ INLINE int any(mask_vector mask) {
 /* v where the mask is set, else 0. */
 INLINE wide_vector where(mask_vector mask, wide_vector v) {
   return (wide_vector)((mask_vector)v & mask);
+}
+
+/* a * b + c in float64, rounded to odd: toward 0 and then, where that was not exact, to an odd last bit. So it rounds
+ * to the float that the exact value rounds to, as it has two digits more than a float, or more (Boldo & Melquiond,
+ * IEEE Transactions on Computers 57 (4), 2008). The product of floats is exact; the error of the sum is that of Knuth's
+ * TwoSum. */
+INLINE wide_vector multiply_add_to_odd(wide_vector a, wide_vector b, wide_vector c) {
+  const wide_vector product = a * b, sum = product + c, rest = sum - product;
+  const wide_vector error = (product - (sum - rest)) + (c - rest);
+  const wide_vector side = error * sum; /* nothing underflows; NaN where the sum is not finite */
+  const mask_vector beyond = side < 0, inexact = beyond | (side > 0);
+  return (wide_vector)(((mask_vector)sum + beyond) | (inexact & 1));
+}
+
+/* a * b + c, rounded once, by arithmetic that every machine has. */
+static __attribute__((noinline, unused)) vector multiply_add_anywhere(vector a, vector b,
+                                                                      vector c) {
+  float values[3][WIDTH];
+  store(values[0], a), store(values[1], b), store(values[2], c);
+  for (int i = 0; i < WIDTH; i += HALF) {
+    store_narrow(values[0] + i,
+                 multiply_add_to_odd(load_wide(values[0] + i), load_wide(values[1] + i),
+                                     load_wide(values[2] + i)));
+  }
+  return load(values[0]);
+}
+
+#if defined(__SSE2__) && AXN_VECTOR_BYTES == 16 && !defined(__FMA__)
+/* Whether some sum in float64, of four, may round to another float than the exact one: if it lies halfway between
+ * two, or below the normal ones, which have fewer digits; 0 is exact. */
+INLINE bool rounds_twice(wide_vector low, wide_vector high) {
+  const __m128 a = (__m128)low, b = (__m128)high;
+  const __m128i tails = (__m128i)_mm_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0));
+  const __m128i heads = (__m128i)_mm_shuffle_ps(a, b, _MM_SHUFFLE(3, 1, 3, 1));
+  const __m128i halfway =
+      _mm_cmpeq_epi32(_mm_and_si128(tails, _mm_set1_epi32(0x1fffffff)), _mm_set1_epi32(0x10000000));
+  /* From 1 to below 2^-126: less by 1 - 2^31, the only comparison there is, a signed one, leaves out 0. */
+  const __m128i most = _mm_set1_epi32(INT32_MAX);
+  const __m128i sizes = _mm_add_epi32(_mm_and_si128(heads, most), most);
+  const __m128i small = _mm_cmplt_epi32(sizes, _mm_set1_epi32((0x381 << 20) - 1 + INT32_MIN));
+  return _mm_movemask_epi8(_mm_or_si128(halfway, small)) != 0;
+}
+
+INLINE wide_vector first_half(vector v) {
+  return (wide_vector)_mm_cvtps_pd((__m128)v);
+}
+
+INLINE wide_vector second_half(vector v) {
+  return (wide_vector)_mm_cvtps_pd(_mm_movehl_ps((__m128)v, (__m128)v));
+}
+
+static __attribute__((noinline, unused)) vector multiply_add_in_float64(vector a, vector b,
+                                                                        vector c) {
+  const wide_vector low = first_half(a) * first_half(b) + first_half(c);
+  const wide_vector high = second_half(a) * second_half(b) + second_half(c);
+  if (__builtin_expect(rounds_twice(low, high), 0)) return multiply_add_anywhere(a, b, c);
+  return (vector)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)low), _mm_cvtpd_ps((__m128d)high));
+}
+#endif
+
+/* Whether registers of this size have an instruction for it. */
+#if AXN_VECTOR_BYTES > 16 || defined(__FMA__) || defined(__aarch64__) || defined(__FP_FAST_FMAF)
+enum { FUSES = true };
+#else
+enum { FUSES = false };
+#endif
+
+/* a * b + c, rounded once. */
+INLINE vector multiply_add(vector a, vector b, vector c) {
+#if AXN_VECTOR_BYTES == 64
+  return (vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif AXN_VECTOR_BYTES == 32
+  return (vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FMA__)
+  return (vector)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#elif defined(__SSE2__)
+  return multiply_add_in_float64(a, b, c);
+#elif defined(__aarch64__)
+  return (vector)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif defined(__FP_FAST_FMAF)
+  for (int i = 0; i < WIDTH; i++) a[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return a;
+#else
+  return multiply_add_anywhere(a, b, c);
+#endif
+}
+
+/* The same where a * b is a float, so that it makes no difference whether the addition is fused. */
+INLINE vector exact_multiply_add(vector a, vector b, vector c) {
+  return FUSES ? multiply_add(a, b, c) : a * b + c;
 }
 
 #if AXN_VECTOR_BYTES == 64
