@@ -263,8 +263,9 @@ static void moments_of_rows(const void *tensor, const axn_span *span, axn_moment
   finish_rows(x, span, sum, square, out);
 }
 
-/* No more rows than a set of first-level cache has ways, which is where rows of 2^n floats all lie. */
-enum { ROWS_AT_ONCE = 8, VECTORS_OF_SUMS = WIDTH / SUMMED };
+/* No more rows than a set of first-level cache has ways, which is where rows of 2^n floats all lie; but memory is
+ * farther away. */
+enum { ROWS_AT_ONCE = 8, ROWS_AHEAD = 24, VECTORS_OF_SUMS = WIDTH / SUMMED };
 
 /* Adds `rows` rows to the sums of WIDTH columns. */
 INLINE void add_vector_of_columns(const float *x, int64_t rows, int64_t row_stride, bool fetches,
@@ -275,7 +276,7 @@ INLINE void add_vector_of_columns(const float *x, int64_t rows, int64_t row_stri
     columns.square[p] = load_sums(square + p * SUMMED);
   }
   for (int64_t r = 0; r < rows; r++, x += row_stride) {
-    if (fetches) fetch(x, ROWS_AT_ONCE * row_stride * (int64_t)sizeof *x);
+    if (fetches) fetch(x, ROWS_AHEAD * row_stride * (int64_t)sizeof *x);
     for (int p = 0; p < VECTORS_OF_SUMS; p++) {
       add_value(&columns, p, load_summed(x + p * SUMMED));
     }
@@ -291,7 +292,7 @@ INLINE void add_vector_of_elements(const element *x, int64_t rows, int64_t row_s
                                    double *sum, double *square) {
   float room[ROWS_AT_ONCE * WIDTH];
   for (int64_t r = 0; r < rows; r++, x += row_stride) {
-    fetch(x, ROWS_AT_ONCE * row_stride * (int64_t)sizeof *x);
+    fetch(x, ROWS_AHEAD * row_stride * (int64_t)sizeof *x);
     store(room + r * WIDTH,
           left >= WIDTH ? load_elements(x) : load_some_elements(x, left, (vector){0}));
   }
