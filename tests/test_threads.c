@@ -5,6 +5,7 @@
 #include "typed.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,6 +207,48 @@ Test(threads, values_that_overflow) {
     check_same(&a, "rstd", a.sizes.statistics, a.rstd, b.rstd);
     rig_free(&a);
     rig_free(&b);
+  }
+}
+
+/* Backward through an activation, of x that has a NaN in the middle of one channel; bits of grad_x. */
+static void *grad_x_beside_nan(axn_desc desc, axn_dtype dtype, int64_t channel) {
+  buffers self = buffers_of(&desc, dtype, dtype, AXN_FLOAT32, 0.5);
+  const int64_t pixels = desc.shape[2] * desc.shape[3];
+  typed_set(self.x, dtype, channel * pixels + pixels / 2, NAN);
+  buffers_run(&self, 0);
+  axn_backward_args args = axn_backward_init();
+  axn_error error = {AXN_OK, ""};
+  args.x = self.x, args.grad_y = self.grad_y, args.scale = self.scale, args.shift = self.shift;
+  args.mean = self.mean, args.rstd = self.rstd, args.grad_x = self.grad_x;
+  args.workspace = self.workspace, args.workspace_size = self.info.backward_workspace;
+  cr_assert(axn_backward(self.plan, &args, &error) == AXN_OK, "%s", error.message);
+  void *grad_x = self.grad_x;
+  self.grad_x = NULL;
+  buffers_free(&self);
+  return grad_x;
+}
+
+/* A channel without numbers may send those that are worked on beside it another way; not to other bits. */
+Test(threads, a_nan_beside) {
+  static const axn_activation corners[] = {AXN_ACTIVATION_RELU, AXN_ACTIVATION_LEAKY_RELU};
+  static const axn_dtype types[] = {AXN_FLOAT32, AXN_BFLOAT16, AXN_FLOAT16};
+  for (int i = 0; i < 2 * 3 * 2; i++) {
+    axn_desc desc = desc_of(AXN_BATCH_NORM, 1, 46, 79, 54, 0);
+    const axn_dtype dtype = types[i / 2 % 3];
+    const int64_t pixels = 79 * 54;
+    desc.layout = i / 6 == 0 ? AXN_CHANNELS_FIRST : AXN_CHANNELS_LAST;
+    desc.activation = corners[i % 2], desc.negative_slope = 0.3, desc.threads = 1;
+    const int64_t nan = desc.layout == AXN_CHANNELS_FIRST ? 41 : 0;
+    unsigned char *one = grad_x_beside_nan(desc, dtype, nan);
+    for (int t = 1; t < COUNT_OF_COUNTS; t++) {
+      desc.threads = COUNTS[t];
+      unsigned char *other = grad_x_beside_nan(desc, dtype, nan);
+      const size_t bytes = (size_t)(46 * pixels) * axn_dtype_size(dtype);
+      cr_assert(memcmp(one, other, bytes) == 0, "%s: %d threads give other bits than one",
+                desc_text(&desc), COUNTS[t]);
+      free(other);
+    }
+    free(one);
   }
 }
 

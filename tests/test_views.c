@@ -532,6 +532,44 @@ Test(views, same_bits_everywhere) {
   }
 }
 
+static void check_threads(axn_desc desc, axn_dtype dtype) {
+  desc.threads = 1;
+  views first = views_of(&desc, dtype, dtype, 0, 0);
+  run_all(&first);
+  for (int threads = 2; threads <= 32; threads *= 2) {
+    desc.threads = threads;
+    views other = views_of(&desc, dtype, dtype, 0, 0);
+    run_all(&other);
+    const buffers *one = &first.own, *two = &other.own;
+    same_forward(&first, &other);
+    same(&first, &other, "grad_x", one->grad_x, two->grad_x, one->info.elements, dtype);
+    same(&first, &other, "grad_scale", one->grad_scale, two->grad_scale, one->info.parameters,
+         one->parameters);
+    views_free(&other);
+  }
+  views_free(&first);
+}
+
+/* Groups whose channels are lines of one element or few, as x's channels are not neighbours though the layout says
+ * so: sums of blocks of such lines are added in an order that is not to depend on how many groups a thread has. */
+Test(views, groups_of_short_lines) {
+  static const struct {
+    int64_t shape[4], groups;
+  } cases[] = {{{136, 41, 3, 27}, 1}, {{2, 1004, 19, 11}, 4}, {{58, 448, 3, 2}, 64}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const int64_t *shape = cases[i].shape, pixels = shape[2] * shape[3];
+    const int64_t first[4] = {shape[1] * pixels, pixels, shape[3], 1};
+    const int64_t turned[4] = {shape[1] * pixels, shape[2], 1, shape[1] * shape[2]};
+    axn_desc desc = make_desc(AXN_GROUP_NORM, 4, shape);
+    desc.groups = cases[i].groups, desc.layout = AXN_CHANNELS_LAST;
+    memcpy(desc.x_strides, first, sizeof first);
+    check_threads(desc, AXN_FLOAT64);
+    check_threads(desc, AXN_FLOAT32);
+    memcpy(desc.x_strides, turned, sizeof turned);
+    check_threads(desc, AXN_FLOAT64);
+  }
+}
+
 /* ---- input and output in one buffer: DenseNet's layers ---- */
 
 static void check_one_buffer(axn_norm norm, axn_layout layout, axn_dtype dtype) {

@@ -69,7 +69,10 @@ enum { SHORT_ROW = 128 };
 bool axn_goes_past_corner(const axn_backward_run *run) {
   const axn_nest *nest = &run->geometry->lines;
   const axn_activation activation = run->ending.activation;
-  const bool corner = activation == AXN_ACTIVATION_RELU || activation == AXN_ACTIVATION_LEAKY_RELU;
+  /* A block that is odd takes a pass of its own after all, with the same bits: what that leaves in 16 bits is rounded if
+   * it leaks. */
+  const bool corner = activation == AXN_ACTIVATION_RELU ||
+                      (activation == AXN_ACTIVATION_LEAKY_RELU && run->plan->element_size > 2);
   /* grad_x is where a block that is odd finds its own, twice: grad_y is to be there still. */
   const bool apart = run->activated == run->grad_x && run->grad_x != run->grad_y;
   const bool fits = !nest->weighted && nest->segments == 1 &&

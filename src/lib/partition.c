@@ -335,6 +335,11 @@ static axn_partition partition_of(const axn_axis_list *axes) {
   return partition;
 }
 
+/* Whether the lines of a unit may be cut in several blocks of rows or pieces. */
+static bool has_blocks(const axn_nest *lines) {
+  return lines->row.extent > 1 || lines->outer.count > 0 || lines->length.extent > AXN_LINES_VALUES;
+}
+
 /* The most cells of a unit that the kernels take in one go. */
 static int64_t most_cells(const axn_geometry *geometry) {
   const axn_nest *sums = &geometry->sums, *lines = &geometry->lines;
@@ -343,6 +348,9 @@ static int64_t most_cells(const axn_geometry *geometry) {
       !cells_follow(sums, unit, AXN_SIDE_X)) {
     return 1;
   }
+  /* Sums of the lines of a cell are added chunk by chunk of lines, and there block by block: in an order of the cell's
+   * own only if no chunk begins within it because of others. */
+  if (lines->form != AXN_FORM_COLUMNS && lines->lines_per_cell > 1 && has_blocks(lines)) return 1;
   int64_t most = sums->form == AXN_FORM_COLUMNS ? AXN_MOST_COLUMNS / sums->fold : AXN_MOST_ROWS;
   if (lines->form == AXN_FORM_COLUMNS) {
     most = axn_smaller(most, AXN_MOST_COLUMNS / (lines->fold * lines->lines_per_cell));
@@ -431,7 +439,8 @@ static int64_t values_of_block(const axn_geometry *geometry) {
 static int64_t rows_to_join(const axn_partition *partition, const axn_nest *nest) {
   enum { FLOATS = 16, ENOUGH = 64 }; /* of the widest vectors: in one; of a row */
   const int64_t columns = axn_lines_of(nest, partition->unit_cells) * nest->fold;
-  if (nest->form != AXN_FORM_COLUMNS || nest->weighted || partition->along > 1 ||
+  if (nest->form != AXN_FORM_COLUMNS || nest->weighted ||
+      (partition->along > 1 && partition->unit_cells > 1) ||
       nest->row.tensor[AXN_SIDE_X] != columns || nest->row.tensor[AXN_SIDE_Y] != columns) {
     return 1;
   }
