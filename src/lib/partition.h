@@ -92,7 +92,8 @@ typedef struct axn_partition {
   int64_t cells;      /* in all */
   int64_t values;     /* elements per cell */
   bool far;           /* the tensor is too large for caches near a core */
-  bool abreast;       /* all units lie side by side, and threads had better share rows of them */
+  bool
+      abreast; /* all units, or the only one, lie side by side, and threads had better share their rows */
   axn_axis_list axes; /* canonical: all of them, the innermost last */
 } axn_partition;
 

@@ -38,8 +38,8 @@ typedef struct axn_part {
   int64_t unit, first, count;
 } axn_part;
 
-/* A walk through blocks of lines, counted through all units, from `begin` to before `end`: unit after unit, or, where
- * these lie abreast, row after row of them. A part is what it meets of one unit. */
+/* A walk through blocks of lines, counted through all units, from `begin` to before `end`: counted unit after unit, or,
+ * where these lie abreast, row after row of them; walked unit by unit. A part is what it meets of one unit. */
 typedef struct axn_walk {
   int64_t begin, end;
   int64_t unit; /* abreast: the next; 0 at first */

@@ -37,7 +37,7 @@ struct axn_plan {
 int64_t axn_statistics(const axn_plan *plan);
 
 /* Whether a pass is worth cutting inside its units, which costs a second visit to memory: only
- * where whole units do not keep all threads busy. */
+ * where whole units do not keep all threads busy, or would have them write side by side. */
 bool axn_split_units(const axn_runner *runner, const axn_partition *partition, int64_t pieces);
 
 /* Whether a run over so many tensors is too large for any cache, so that its output may as well go

@@ -230,13 +230,13 @@ typedef struct axn_kernels {
   void (*finish_streams)(void); /* due at the end of a task whose blocks stream */
 } axn_kernels;
 
-#define AXN_KERNELS_OF(variant)                                                                    \
-  extern const axn_kernels axn_kernels_##variant##_float32, axn_kernels_##variant##_bfloat16,      \
-      axn_kernels_##variant##_float16
 /* Whether the processor has an instruction that rounds to bfloat16 (AVX512_BF16), which kernels for AVX-512 then use;
  * cpu.c sets it before any of them runs. Results are the same bits either way. */
 extern atomic_bool axn_converts_bfloat16;
 
+#define AXN_KERNELS_OF(variant)                                                                    \
+  extern const axn_kernels axn_kernels_##variant##_float32, axn_kernels_##variant##_bfloat16,      \
+      axn_kernels_##variant##_float16
 AXN_KERNELS_OF(baseline);
 AXN_KERNELS_OF(avx2);
 AXN_KERNELS_OF(avx512);

@@ -17,8 +17,7 @@
 enum {
   BUNDLE = 2 * AXN_PAD, /* lines whose statistics are finished at once: two chains overlap */
   BUNDLE_ELEMENTS = 8192 / sizeof(element),
-  LINES_TOGETHER = 4, /* fewer lines than these are finished one after the other, */
-  FEW_ELEMENTS = 4096 / sizeof(element) /* no more elements at a time than these, or one line */
+  LINES_TOGETHER = 4 /* longer lines, of which fewer fit, are taken one by one */
 };
 
 /* Lines that are about to be applied. */
@@ -138,10 +137,9 @@ static bool prepare_bundle(const axn_normalize_block *block, line_bundle *bundle
   return held;
 }
 
-/* One line: the same steps, on single values. It becomes line `l` of the bundle. */
-INLINE bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, int64_t l) {
+/* The bundle of one line: the same steps, on single values. */
+static bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, int64_t at) {
   double sum[8], square[8], mean, m2;
-  const int64_t at = bundle->first + l;
   const element *x = input_at(block->x, at * block->span.line_stride);
   const double count = (double)(block->span.rows * block->span.length);
   sum_line(x, &block->span, sum, square);
@@ -160,9 +158,10 @@ INLINE bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, 
   const float multiplier = (float)(scales ? rstd * (double)block->scale[parameter] : rstd);
   const float offset =
       (float)((shifts ? (double)block->shift[parameter] : 0) - low * (double)multiplier);
-  bundle->mean[l] = high;
-  bundle->multiplier[l] = multiplier;
-  bundle->offset[l] = offset;
+  bundle->first = at, bundle->lines = 1;
+  *bundle->mean = high;
+  *bundle->multiplier = multiplier;
+  *bundle->offset = offset;
   if (block->mean_out != NULL) block->mean_out[at] = high;
   if (block->rstd_out != NULL) block->rstd_out[at] = axn_narrow_rstd(rstd);
   if (block->kept.mean != NULL) {
@@ -172,19 +171,10 @@ INLINE bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, 
   return !axn_needs_wide(mean, rstd) && fabsf(multiplier) <= FLT_MAX && fabsf(offset) <= FLT_MAX;
 }
 
-static bool prepare_lines(const axn_normalize_block *block, line_bundle *bundle, int64_t first,
-                          int64_t lines) {
-  bool held = true;
-  bundle->first = first;
-  bundle->lines = lines;
-  for (int64_t l = 0; l < lines; l++) held &= prepare_line(block, bundle, l);
-  return held;
-}
-
 /* How many lines to take at a time: whole vectors of statistics, where there are so many. */
 INLINE int64_t lines_at_once(int64_t values) {
-  const int64_t fit = BUNDLE_ELEMENTS / values, few = FEW_ELEMENTS / values;
-  if (fit < LINES_TOGETHER) return few < 1 ? 1 : few;
+  const int64_t fit = BUNDLE_ELEMENTS / values;
+  if (fit < LINES_TOGETHER) return 1;
   return fit >= BUNDLE ? BUNDLE : fit >= AXN_PAD ? AXN_PAD : fit;
 }
 
@@ -197,7 +187,7 @@ static int64_t normalize(const axn_normalize_block *block) {
   line_bundle bundle;
   for (int64_t first = 0; first < span->lines; first += step) {
     const int64_t left = span->lines - first, lines = left < step ? left : step;
-    const bool held = step < LINES_TOGETHER ? prepare_lines(block, &bundle, first, lines)
+    const bool held = step < LINES_TOGETHER ? prepare_line(block, &bundle, first)
                                             : prepare_bundle(block, &bundle, first, lines);
     if (!held) return first;
     apply_bundle(block, &bundle);
