@@ -237,7 +237,8 @@ static void gradient_task(void *data, int64_t begin, int64_t end) {
   axn_unit_statistics statistics;
   axn_walk walk = {begin, end, 0};
   axn_part part;
-  while (axn_next_part(run->geometry, &walk, &part)) {
+  while (
+      axn_next_part(&run->geometry->partition, axn_blocks_of_unit(run->geometry), &walk, &part)) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
     axn_read_statistics(run, &unit, &statistics);
     gradient_of_part(run, &unit, &statistics, part.first, part.first + part.count);

@@ -49,7 +49,8 @@ static void ending_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   axn_walk walk = {begin, end, 0};
   axn_part part;
-  while (axn_next_part(run->geometry, &walk, &part)) {
+  while (
+      axn_next_part(&run->geometry->partition, axn_blocks_of_unit(run->geometry), &walk, &part)) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
     apply_part(run, &unit, part.first, part.first + part.count);
   }

@@ -180,11 +180,13 @@ static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
   const axn_partition *partition = &run->apply.geometry->partition;
   const int64_t blocks = run->apply.geometry->sums.blocks;
-  for (int64_t i = begin; i < end; i++) {
-    const int64_t u = partition->abreast ? i % partition->units : i / blocks;
-    const int64_t b = partition->abreast ? i / partition->units : i % blocks;
-    const axn_place unit = axn_unit_at(partition, u);
-    sum_block(run, &unit, b, stored_moments(run, u * blocks + b));
+  axn_walk walk = {begin, end, 0};
+  axn_part part;
+  while (axn_next_part(partition, blocks, &walk, &part)) {
+    const axn_place unit = axn_unit_at(partition, part.unit);
+    for (int64_t b = part.first; b < part.first + part.count; b++) {
+      sum_block(run, &unit, b, stored_moments(run, part.unit * blocks + b));
+    }
   }
 }
 
@@ -233,11 +235,12 @@ static void sum_split_units(forward_run *run) {
 
 static void apply_blocks_task(void *data, int64_t begin, int64_t end) {
   const forward_run *run = data;
+  const axn_geometry *geometry = run->apply.geometry;
   axn_apply_statistics statistics;
   axn_walk walk = {begin, end, 0};
   axn_part part;
-  while (axn_next_part(run->apply.geometry, &walk, &part)) {
-    const axn_place unit = axn_unit_at(&run->apply.geometry->partition, part.unit);
+  while (axn_next_part(&geometry->partition, axn_blocks_of_unit(geometry), &walk, &part)) {
+    const axn_place unit = axn_unit_at(&geometry->partition, part.unit);
     read_statistics(run, &unit, &statistics);
     axn_apply_part(&run->apply, &unit, &statistics, part.first, part.first + part.count);
   }

@@ -69,9 +69,9 @@ static bool next_abreast(int64_t units, axn_walk *walk, axn_part *part) {
   return false;
 }
 
-bool axn_next_part(const axn_geometry *geometry, axn_walk *walk, axn_part *part) {
-  const int64_t blocks = axn_blocks_of_unit(geometry), left = walk->end - walk->begin;
-  if (geometry->partition.abreast) return next_abreast(geometry->partition.units, walk, part);
+bool axn_next_part(const axn_partition *partition, int64_t blocks, axn_walk *walk, axn_part *part) {
+  if (partition->abreast) return next_abreast(partition->units, walk, part);
+  const int64_t left = walk->end - walk->begin;
   if (left == 0) return false;
   const int64_t first = walk->begin % blocks;
   *part = (axn_part){walk->begin / blocks, first, axn_smaller(blocks - first, left)};

@@ -33,20 +33,20 @@ static inline axn_place axn_place_after(const axn_place *place, const axn_axis *
 /* Block `index`, of those for the same lines. */
 axn_block axn_block_at(const axn_nest *nest, int64_t index);
 
-/* Blocks of lines that follow each other in a unit. */
+/* Blocks that follow each other in a unit. */
 typedef struct axn_part {
   int64_t unit, first, count;
 } axn_part;
 
-/* A walk through blocks of lines, counted through all units, from `begin` to before `end`: counted unit after unit, or,
+/* A walk through blocks, counted through all units, from `begin` to before `end`: counted unit after unit, or,
  * where these lie abreast, row after row of them; walked unit by unit. A part is what it meets of one unit. */
 typedef struct axn_walk {
   int64_t begin, end;
   int64_t unit; /* abreast: the next; 0 at first */
 } axn_walk;
 
-/* The next part; false where there is none. */
-bool axn_next_part(const axn_geometry *geometry, axn_walk *walk, axn_part *part);
+/* The next part, of units of so many blocks; false where there is none. */
+bool axn_next_part(const axn_partition *partition, int64_t blocks, axn_walk *walk, axn_part *part);
 
 /* Some cells of a unit, whose sums of blocks are merged by one task. */
 typedef struct axn_slice {

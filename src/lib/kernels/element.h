@@ -184,11 +184,11 @@ INLINE vector vector_of(element_vector elements) {
 }
 #else
 CONVERSION vector vector_of(element_vector elements) {
-#if AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 64
+#if AXN_VECTOR_BYTES == 64
   return (vector)_mm512_cvtph_ps((__m256i)elements);
-#elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && AXN_VECTOR_BYTES == 32
+#elif AXN_VECTOR_BYTES == 32
   return (vector)_mm256_cvtph_ps((__m128i)elements);
-#elif AXN_ELEMENT == AXN_ELEMENT_FLOAT16 && defined(__aarch64__)
+#elif defined(__aarch64__)
   return (vector)vcvt_f32_f16((float16x4_t)elements);
 #else
   return widened(__builtin_convertvector(elements, bit_vector));
