@@ -132,7 +132,7 @@ def _with_running(
         _check(x, residual, activation)
         known = (running[0] is None) == (running[1] is None) and (from_input or running[0] is not None)
         known = known and 2 + (norm == "instance") <= x.dim() <= 5 and 0 <= momentum <= 1
-        known = known and (from_input or not _fuses(x, scale, shift, *running))
+        known = known and not _fuses(x, scale, shift, *running)
         if not (known and _takes(x, eps, x.shape[1:2], scale, shift, residual, converted)):
             return _finish(theirs(*arguments), residual, activation, negative_slope)
         y = _by_operators(norm, x, scale, shift, residual, converted, from_input, momentum, eps, activation,
