@@ -2,6 +2,7 @@
 """Which arrays are taken, from whom, and what is refused in which words."""
 
 import array
+import ctypes
 import gc
 import weakref
 
@@ -77,6 +78,23 @@ def test_other_buffers(random):
     numpy.testing.assert_array_equal(numpy.reshape(flat, (2, 4)), expected)
     x.flags.writeable = False
     numpy.testing.assert_array_equal(axisnorm.layer_norm(x), expected)
+
+
+def test_buffers_without_strides(random):
+    """ctypes' arrays give none, also when they are asked for."""
+    x = random.normal(size=(3, 2, 4)).astype("float32")
+    foreign = (ctypes.c_float * 4 * 2 * 3).from_buffer_copy(x)
+    numpy.testing.assert_array_equal(axisnorm.layer_norm(foreign), axisnorm.layer_norm(x))
+    out = (ctypes.c_float * 4 * 2 * 3)()
+    axisnorm.group_norm(x, groups=2, out=out)
+    numpy.testing.assert_array_equal(out, axisnorm.group_norm(x, groups=2))
+    refused("shift: shape", axisnorm.group_norm, x, None, (ctypes.c_float * 3)(), groups=2)
+
+
+def test_buffers_that_refuse():
+    released = memoryview(numpy.ones((2, 4), "float32"))
+    released.release()
+    refused("x: .*released", axisnorm.layer_norm, released)
 
 
 def test_not_arrays():
