@@ -284,7 +284,7 @@ def test_numbers():
     refused(r"groups: 1\d* is out of range", axisnorm.group_norm, x, groups=10**30)
     refused("activation: 'tanh' is not 'relu', 'leaky-relu', 'silu', 'gelu' or 'gelu-tanh'", axisnorm.layer_norm, x,
             activation="tanh")
-    for momentum in (-1, 3, float("nan")):
+    for momentum in (-1, 3, float("nan"), numpy.float32(-1)):
         refused(f"momentum: {momentum} is not from 0 to 1, or None", axisnorm.batch_norm, x, training=True,
                 momentum=momentum)
     refused("running_mean, running_variance: are None", axisnorm.batch_norm, x)
@@ -314,6 +314,20 @@ def test_arguments_of_other_types_are_named():
         with pytest.raises(TypeError, match="^" + message):
             call()
     assert axisnorm.group_norm(x, groups=numpy.int64(2), epsilon=numpy.float32(1e-5)).shape == (4, 6)
+
+
+def test_numbers_of_another_type_than_in_a_call_before():
+    """Plans are kept, and 2 == 2.0."""
+    x = numpy.ones((4, 6), "float32")
+    axisnorm.group_norm(x, groups=2), axisnorm.layer_norm(x, axis=1)
+    with pytest.raises(TypeError, match="groups: 2.0 where a whole number is expected"):
+        axisnorm.group_norm(x, groups=2.0)
+    with pytest.raises(TypeError, match="axis: 1.0 where a whole number is expected"):
+        axisnorm.layer_norm(x, axis=1.0)
+    with pytest.raises(TypeError, match=r"epsilon: \[1\] where a number is expected"):
+        axisnorm.layer_norm(x, epsilon=[1])
+    numpy.testing.assert_array_equal(axisnorm.group_norm(x, groups=numpy.int64(2), epsilon=numpy.array(1e-5)),
+                                     axisnorm.group_norm(x, groups=2))
 
 
 def test_nothing_is_written_after_an_error():

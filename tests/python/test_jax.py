@@ -354,6 +354,8 @@ WRONG = [
     ("ghost_batch", lambda: axisnorm.jax.ghost_batch_norm(X, ghost_batch=3, training=True)),
     ("epsilon", lambda: axisnorm.jax.layer_norm(X, epsilon=0)),
     ("momentum", lambda: axisnorm.jax.batch_norm(X, momentum=2.0, training=True)),
+    ("momentum: -1.0 is not from 0 to 1, or None", lambda: axisnorm.jax.batch_norm(
+        X, None, None, X[0, :, 0], X[0, :, 0], training=True, momentum=-1.0, batch_count=1)),
     ("activation: 'tanh'", lambda: axisnorm.jax.layer_norm(X, activation="tanh")),
     ("layout: 'nwhc'", lambda: axisnorm.jax.batch_norm(X, layout="nwhc")),
     ("axis: 3", lambda: axisnorm.jax.layer_norm(X, axis=3)),
