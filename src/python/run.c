@@ -36,6 +36,7 @@ struct pass {
     a->field = axn_##field##_init();                                                               \
     a->field.workspace = workspace;                                                                \
     a->field.workspace_size = info->field##_workspace;                                             \
+    a->field.threads = core_threads(info->threads);                                                \
   }
 START(training)
 START(inference)
