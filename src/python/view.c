@@ -218,13 +218,15 @@ static void raise_refusal(PyObject *type, PyObject *value, PyObject *traceback, 
   Py_XDECREF(traceback);
 }
 
-/* Where the buffer protocol has refused: by DLPack, or else as NumPy's of a type that it cannot name. */
+/* Where the buffer protocol has refused: by DLPack, or else as NumPy's of a type that it cannot name. Such arrays
+ * are JAX's, which nobody may write to, though their old version of DLPack cannot say so. */
 static bool open_otherwise(struct view *view, PyObject *array, const char *name) {
   PyObject *type, *value, *traceback;
   PyErr_Fetch(&type, &value, &traceback);
   const bool exports = PyObject_HasAttrString(array, "__dlpack__") != 0;
   const bool opened = exports && open_dlpack(view, array, name);
   PyErr_Clear();
+  if (opened && PyCapsule_IsValid(view->capsule, "dltensor")) view->read_only = true;
   if (!opened && !PyObject_HasAttrString(array, "dtype"))
     return raise_refusal(type, value, traceback, name), false;
   Py_XDECREF(type);

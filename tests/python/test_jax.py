@@ -347,6 +347,15 @@ def test_more_plans_than_are_kept(random):
         near(many(x), due, 1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_arrays_stay_as_they_are(dtype):
+    """Where NumPy's functions are to write to them."""
+    out = jnp.ones((2, 4), dtype)
+    with pytest.raises(axisnorm.ArgumentError, match="y: read-only"):
+        axisnorm.layer_norm(jnp.arange(8).reshape(2, 4).astype(dtype), out=out)
+    near(out.astype("float32"), numpy.ones((2, 4)), 0)
+
+
 X = numpy.ones((4, 6, 3), numpy.float32)
 WRONG = [
     ("x: elements of type int32", lambda: axisnorm.jax.layer_norm(numpy.ones((2, 3), numpy.int32))),
