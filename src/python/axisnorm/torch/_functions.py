@@ -73,7 +73,8 @@ def _finish(y: Tensor, residual: Tensor | None, activation: str, negative_slope:
 
 def _ends_in(x: Tensor, shape: tuple[int, ...]) -> bool:
     """Whether these are the extents of the last axes."""
-    return isinstance(x, Tensor) and not x.is_nested and 0 < len(shape) <= x.dim() and x.shape[x.dim() - len(shape):] == shape
+    return (isinstance(x, Tensor) and not x.is_nested and 0 < len(shape) <= x.dim()
+            and x.shape[x.dim() - len(shape):] == shape)
 
 
 def _track(running: Sequence[Tensor], new: Sequence[Tensor]) -> None:
