@@ -92,6 +92,11 @@ PyObject *core_tuple(int count, const int64_t *values);
 PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t count);
 void core_parallel_for(void *context, int threads, int64_t count, axn_task task, void *data);
 
+/* What the next run says of threads, of a plan for so many: 0 for these, or 1 in a process that was forked from
+ * one with OpenMP's threads. It has none of them, and GNU's runtime would wait for them for ever. */
+int core_threads(int planned);
+bool core_watch_forks(void); /* once, at the start; false with an exception */
+
 /* The runtime for new plans: core_parallel_for once there is one for it, else null. */
 axn_parallel_for core_loop(void);
 

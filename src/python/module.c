@@ -151,7 +151,7 @@ PyMODINIT_FUNC PyInit__core(void) {
   PyObject *plan = module != NULL ? PyType_FromSpec(&core_plan_spec) : NULL;
   core_plan_type = (PyTypeObject *)plan;
   if (plan == NULL || PyModule_AddObjectRef(module, "Plan", plan) != 0 || !add_errors(module) ||
-      PyModule_AddStringConstant(module, "version", axn_version()) != 0)
+      PyModule_AddStringConstant(module, "version", axn_version()) != 0 || !core_watch_forks())
     Py_CLEAR(module);
   return module;
 }

@@ -3,6 +3,8 @@
  * one beside it would keep a second pool of threads, and each spins while the other works. */
 #include "core.h"
 
+#include <pthread.h>
+
 /* The interface of GNU's runtime, which LLVM's and Intel's offer as well. */
 typedef void (*gomp_parallel)(void (*function)(void *), void *data, unsigned threads,
                               unsigned flags);
@@ -51,4 +53,20 @@ PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t co
   memcpy(&team_size, &addresses[1], sizeof team_size);
   memcpy(&team_index, &addresses[2], sizeof team_index);
   Py_RETURN_NONE;
+}
+
+static bool has_threads, forked;
+
+/* PyTorch, whose runtime it is then, may have used it for its own. */
+static void enter_child(void) {
+  forked = forked || has_threads || parallel != NULL;
+}
+
+bool core_watch_forks(void) {
+  return pthread_atfork(NULL, NULL, enter_child) == 0 || PyErr_NoMemory() != NULL;
+}
+
+int core_threads(int planned) {
+  has_threads = has_threads || planned > 1;
+  return forked ? 1 : 0;
 }

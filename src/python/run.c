@@ -36,10 +36,22 @@ struct pass {
     a->field = axn_##field##_init();                                                               \
     a->field.workspace = workspace;                                                                \
     a->field.workspace_size = info->field##_workspace;                                             \
+    a->field.threads = core_threads(info->threads);                                                \
   }
 START(training)
 START(inference)
 START(backward)
+
+static size_t statistics_size(const plan_object *self) {
+  return (size_t)self->info.statistics * plan_element(self, STATISTICS)->bits / 8;
+}
+
+/* Of an input without samples the library writes none. */
+static void clear_statistics(const plan_object *self, union arguments *arguments) {
+  void *const both[] = {arguments->training.mean, arguments->training.rstd};
+  for (int i = 0; i < 2; i++)
+    if (both[i] != NULL) memset(both[i], 0, statistics_size(self));
+}
 
 static axn_status run_training(const axn_plan *plan, const union arguments *a, axn_error *error) {
   return axn_forward_training(plan, &a->training, error);
@@ -194,10 +206,6 @@ static void fold(struct view *view, const struct form *form) {
 }
 
 /* Mean and rstd as only this file knows them: one after the other, in the place of both. */
-static size_t statistics_size(const plan_object *self) {
-  return (size_t)self->info.statistics * plan_element(self, STATISTICS)->bits / 8;
-}
-
 static bool take_statistics(const plan_object *self, const struct pass *pass, int place,
                             PyObject *bytes, struct run *run) {
   char *data = PyBytes_AsString(bytes);
@@ -262,6 +270,8 @@ static PyObject *run_pass(plan_object *self, const struct pass *pass, taker take
     Py_BEGIN_ALLOW_THREADS status = pass->run(self->plan, &run.arguments, &error);
     Py_END_ALLOW_THREADS
   }
+  if (taken && status == AXN_OK && pass == &training && self->info.elements == 0)
+    clear_statistics(self, &run.arguments);
   while (run.open > 0) view_close(&run.views[--run.open]);
   if (workspace != room) free(workspace);
   if (!taken) return NULL;

@@ -371,6 +371,7 @@ static bool take_tensors(struct key *key, PyObject *const *tensors, PyObject *ax
   static const char *const names[] = {"x",        "scale",        "shift",
                                       "residual", "running_mean", "running_variance"};
   struct view views[TENSORS];
+  if (Py_IsNone(tensors[X])) return false;
   for (int i = 0; i < TENSORS; i++)
     if (!Py_IsNone(tensors[i]) && (!tensor_open(&views[i], tensors[i], names[i]) ||
                                    !is_known_type(&views[i]) || views[i].data == NULL))

@@ -50,6 +50,32 @@ static bool refuse_rank(const char *name, int rank) {
   return false;
 }
 
+static bool fill_strided(struct view *view, const char *name) {
+  const Py_buffer *buffer = &view->buffer;
+  for (int i = 0; i < buffer->ndim; i++) {
+    view->shape[i] = buffer->shape[i];
+    view->strides[i] = buffer->strides[i] / buffer->itemsize;
+    if (buffer->strides[i] % buffer->itemsize != 0 && buffer->shape[i] > 1) {
+      PyErr_Format(core_argument_error, "%s: strides that are no whole elements", name);
+      return false;
+    }
+  }
+  return true;
+}
+
+/* Some exporters give no strides though they are asked for, as ctypes' arrays: one element after the other. */
+static bool fill_dense(struct view *view) {
+  const Py_buffer *buffer = &view->buffer;
+  int64_t dense = 1;
+  for (int i = buffer->ndim - 1; i >= 0; i--) {
+    view->shape[i] = buffer->shape != NULL ? buffer->shape[i] : buffer->len / buffer->itemsize;
+    view->strides[i] = dense;
+    if (__builtin_mul_overflow(dense, view->shape[i], &dense))
+      dense = 0; /* as below, of no elements */
+  }
+  return true;
+}
+
 static bool fill_from_buffer(struct view *view, const char *name) {
   const Py_buffer *buffer = &view->buffer;
   view->data = buffer->buf;
@@ -62,15 +88,7 @@ static bool fill_from_buffer(struct view *view, const char *name) {
                  buffer->format != NULL ? buffer->format : "B");
     return false;
   }
-  for (int i = 0; i < buffer->ndim; i++) {
-    view->shape[i] = buffer->shape[i];
-    view->strides[i] = buffer->strides[i] / buffer->itemsize;
-    if (buffer->strides[i] % buffer->itemsize != 0 && buffer->shape[i] > 1) {
-      PyErr_Format(core_argument_error, "%s: strides that are no whole elements", name);
-      return false;
-    }
-  }
-  return true;
+  return buffer->strides == NULL ? fill_dense(view) : fill_strided(view, name);
 }
 
 static bool open_buffer(struct view *view, PyObject *array, const char *name) {
@@ -187,17 +205,43 @@ static bool open_dlpack(struct view *view, PyObject *array, const char *name) {
   return false;
 }
 
+/* Raises what an exporter said when it refused: a memoryview that was released, for one. */
+static void raise_refusal(PyObject *type, PyObject *value, PyObject *traceback, const char *name) {
+  if (!PyErr_GivenExceptionMatches(type, PyExc_ValueError) &&
+      !PyErr_GivenExceptionMatches(type, PyExc_BufferError)) {
+    PyErr_Restore(type, value, traceback);
+    return;
+  }
+  PyErr_Format(core_argument_error, "%s: %S", name, value);
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(traceback);
+}
+
+/* Where the buffer protocol has refused: by DLPack, or else as NumPy's of a type that it cannot name. Such arrays
+ * are JAX's, which nobody may write to, though their old version of DLPack cannot say so. */
+static bool open_otherwise(struct view *view, PyObject *array, const char *name) {
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  const bool exports = PyObject_HasAttrString(array, "__dlpack__") != 0;
+  const bool opened = exports && open_dlpack(view, array, name);
+  PyErr_Clear();
+  if (opened && PyCapsule_IsValid(view->capsule, "dltensor")) view->read_only = true;
+  if (!opened && !PyObject_HasAttrString(array, "dtype"))
+    return raise_refusal(type, value, traceback, name), false;
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(traceback);
+  return opened || open_unnamed(view, array, name);
+}
+
 bool view_open(struct view *view, PyObject *array, const char *name) {
   view->element = NULL;
   view->capsule = NULL;
   view->buffer.obj = NULL;
   if (PyObject_CheckBuffer(array)) {
     if (open_buffer(view, array, name)) return true;
-    if (PyErr_ExceptionMatches(core_argument_error)) return false;
-    PyErr_Clear();
-    if (PyObject_HasAttrString(array, "__dlpack__") && open_dlpack(view, array, name)) return true;
-    PyErr_Clear();
-    return open_unnamed(view, array, name);
+    return !PyErr_ExceptionMatches(core_argument_error) && open_otherwise(view, array, name);
   }
   if (PyObject_HasAttrString(array, "__dlpack__")) return open_dlpack(view, array, name);
   PyObject *type = PyType_GetName(Py_TYPE(array));

@@ -2,6 +2,7 @@
 """Which arrays are taken, from whom, and what is refused in which words."""
 
 import array
+import ctypes
 import gc
 import weakref
 
@@ -77,6 +78,23 @@ def test_other_buffers(random):
     numpy.testing.assert_array_equal(numpy.reshape(flat, (2, 4)), expected)
     x.flags.writeable = False
     numpy.testing.assert_array_equal(axisnorm.layer_norm(x), expected)
+
+
+def test_buffers_without_strides(random):
+    """ctypes' arrays give none, also when they are asked for."""
+    x = random.normal(size=(3, 2, 4)).astype("float32")
+    foreign = (ctypes.c_float * 4 * 2 * 3).from_buffer_copy(x)
+    numpy.testing.assert_array_equal(axisnorm.layer_norm(foreign), axisnorm.layer_norm(x))
+    out = (ctypes.c_float * 4 * 2 * 3)()
+    axisnorm.group_norm(x, groups=2, out=out)
+    numpy.testing.assert_array_equal(out, axisnorm.group_norm(x, groups=2))
+    refused("shift: shape", axisnorm.group_norm, x, None, (ctypes.c_float * 3)(), groups=2)
+
+
+def test_buffers_that_refuse():
+    released = memoryview(numpy.ones((2, 4), "float32"))
+    released.release()
+    refused("x: .*released", axisnorm.layer_norm, released)
 
 
 def test_not_arrays():
@@ -266,7 +284,7 @@ def test_numbers():
     refused(r"groups: 1\d* is out of range", axisnorm.group_norm, x, groups=10**30)
     refused("activation: 'tanh' is not 'relu', 'leaky-relu', 'silu', 'gelu' or 'gelu-tanh'", axisnorm.layer_norm, x,
             activation="tanh")
-    for momentum in (-1, 3, float("nan")):
+    for momentum in (-1, 3, float("nan"), numpy.float32(-1)):
         refused(f"momentum: {momentum} is not from 0 to 1, or None", axisnorm.batch_norm, x, training=True,
                 momentum=momentum)
     refused("running_mean, running_variance: are None", axisnorm.batch_norm, x)
@@ -296,6 +314,20 @@ def test_arguments_of_other_types_are_named():
         with pytest.raises(TypeError, match="^" + message):
             call()
     assert axisnorm.group_norm(x, groups=numpy.int64(2), epsilon=numpy.float32(1e-5)).shape == (4, 6)
+
+
+def test_numbers_of_another_type_than_in_a_call_before():
+    """Plans are kept, and 2 == 2.0."""
+    x = numpy.ones((4, 6), "float32")
+    axisnorm.group_norm(x, groups=2), axisnorm.layer_norm(x, axis=1)
+    with pytest.raises(TypeError, match="groups: 2.0 where a whole number is expected"):
+        axisnorm.group_norm(x, groups=2.0)
+    with pytest.raises(TypeError, match="axis: 1.0 where a whole number is expected"):
+        axisnorm.layer_norm(x, axis=1.0)
+    with pytest.raises(TypeError, match=r"epsilon: \[1\] where a number is expected"):
+        axisnorm.layer_norm(x, epsilon=[1])
+    numpy.testing.assert_array_equal(axisnorm.group_norm(x, groups=numpy.int64(2), epsilon=numpy.array(1e-5)),
+                                     axisnorm.group_norm(x, groups=2))
 
 
 def test_nothing_is_written_after_an_error():

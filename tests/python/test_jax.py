@@ -347,6 +347,15 @@ def test_more_plans_than_are_kept(random):
         near(many(x), due, 1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_arrays_stay_as_they_are(dtype):
+    """Where NumPy's functions are to write to them."""
+    out = jnp.ones((2, 4), dtype)
+    with pytest.raises(axisnorm.ArgumentError, match="y: read-only"):
+        axisnorm.layer_norm(jnp.arange(8).reshape(2, 4).astype(dtype), out=out)
+    near(out.astype("float32"), numpy.ones((2, 4)), 0)
+
+
 X = numpy.ones((4, 6, 3), numpy.float32)
 WRONG = [
     ("x: elements of type int32", lambda: axisnorm.jax.layer_norm(numpy.ones((2, 3), numpy.int32))),
@@ -354,6 +363,8 @@ WRONG = [
     ("ghost_batch", lambda: axisnorm.jax.ghost_batch_norm(X, ghost_batch=3, training=True)),
     ("epsilon", lambda: axisnorm.jax.layer_norm(X, epsilon=0)),
     ("momentum", lambda: axisnorm.jax.batch_norm(X, momentum=2.0, training=True)),
+    ("momentum: -1.0 is not from 0 to 1, or None", lambda: axisnorm.jax.batch_norm(
+        X, None, None, X[0, :, 0], X[0, :, 0], training=True, momentum=-1.0, batch_count=1)),
     ("activation: 'tanh'", lambda: axisnorm.jax.layer_norm(X, activation="tanh")),
     ("layout: 'nwhc'", lambda: axisnorm.jax.batch_norm(X, layout="nwhc")),
     ("axis: 3", lambda: axisnorm.jax.layer_norm(X, axis=3)),

@@ -181,6 +181,9 @@ def test_no_samples():
     numpy.testing.assert_array_equal(gradients.grad_scale, numpy.zeros(4))
     y, mean, _ = axisnorm.ghost_batch_norm(x, ghost_batch=2, training=True, return_statistics=True)
     assert y.shape == (0, 4, 3) and mean.shape == (0, 4)
+    kept = numpy.ones((2, 4), "float32")  # what was there before is no statistic
+    axisnorm.batch_norm(x, training=True, return_statistics=True, out=(None, *kept))
+    numpy.testing.assert_array_equal(kept, 0)
 
 
 @pytest.mark.parametrize("norm", NORMS)

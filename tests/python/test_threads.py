@@ -2,6 +2,7 @@
 """Threads: inside a call, and several calls at a time."""
 
 import concurrent.futures
+import subprocess
 import sys
 import threading
 import time
@@ -69,3 +70,25 @@ def test_others_run_meanwhile():
         stop.set()
         other.join()
     assert after > before + 5
+
+
+@pytest.mark.parametrize("host", ["numpy", "torch"])
+def test_after_a_fork(host):
+    """OpenMP's threads are not in the child, which must not wait for them."""
+    pytest.importorskip(host)
+    script = """if True:
+        import os, signal, numpy, axisnorm
+        x = numpy.random.default_rng(1).normal(size=(8, 8, 64, 64)).astype("float32")
+        normalize = lambda x: axisnorm.group_norm(x, groups=2, threads=3)
+        if HOST == "torch":
+            import torch, axisnorm.torch
+            torch.set_num_threads(3)
+            normalize = lambda x: axisnorm.torch.group_norm(torch.from_numpy(x), 2).numpy()
+        y = normalize(x)
+        if os.fork() == 0:
+            signal.alarm(20)  # ends a child that waits for ever
+            os._exit(0 if numpy.array_equal(normalize(x), y) else 1)
+        assert os.wait()[1] == 0
+        assert numpy.array_equal(normalize(x), y)
+    """
+    subprocess.run([sys.executable, "-c", script.replace("HOST", repr(host))], check=True)

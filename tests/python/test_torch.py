@@ -423,6 +423,9 @@ UNUSUAL = {
     "wrong rms shape": lambda f: f.rms_norm(torch.randn(2, 6, 3), (4,)),
     "wrong rms weight": lambda f: f.rms_norm(torch.randn(2, 6, 3), (6, 3), torch.randn(3)),
     "rms of integers": lambda f: f.rms_norm(torch.ones(2, 6, dtype=torch.int64), (6,)),
+    "no tensor": lambda f: f.layer_norm([1.0, 2.0, 3.0], (3,)),
+    "nothing": lambda f: f.layer_norm(None, (3,)),
+    "no rms tensor": lambda f: f.rms_norm(None, (3,)),
     "rms epsilon": lambda f: f.rms_norm(torch.randn(2, 3), (3,), eps=0.0),
 }
 

@@ -33,7 +33,29 @@ Outputs = Array | Three
 _CUMULATIVE = -1.0  # AXN_MOMENTUM_CUMULATIVE
 
 # Plans are immutable and a run keeps its own alive, so any thread may take one from the cache at any time.
-plan_of = lru_cache(maxsize=1024)(Plan)
+# By type as well: else 2.0 would do for 2 once there is a plan for that.
+_kept_plan = lru_cache(maxsize=1024, typed=True)(Plan)
+
+
+def plan_of(*arguments: Any) -> Plan:
+    try:
+        return _kept_plan(*arguments)
+    except TypeError:
+        pass
+    return Plan(*arguments)  # which names what is wrong, also where it cannot be a key
+
+
+def momentum_of(momentum: float | None) -> float:
+    """As the library has it: for the plain average a number, which nobody may give for one."""
+    if momentum is None:
+        return _CUMULATIVE
+    try:
+        fits = 0 <= momentum <= 1
+    except TypeError:
+        return momentum  # no number: the plan says so
+    if not fits:
+        raise ArgumentError(f"momentum: {momentum} is not from 0 to 1, or None")
+    return momentum
 
 
 class Gradients(NamedTuple):
@@ -123,14 +145,10 @@ def _make_plan(
 ) -> Plan:
     written_last = _is_last(layout)
     dtype, shape, memory_last, x_strides, y_strides = _sides(x, name, beside, written_last)
-    if momentum is None:
-        momentum = _CUMULATIVE
-    elif isinstance(momentum, (int, float)) and not 0 <= momentum <= 1:
-        raise ArgumentError(f"momentum: {momentum!r} is not from 0 to 1, or None")
     return plan_of(
-        norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum, unbiased,
-        threads, False, ghost_batch, "none" if activation is None else activation, negative_slope, x_strides,
-        y_strides,
+        norm, dtype, shape, written_last, memory_last, groups, axis, per_element, epsilon, momentum_of(momentum),
+        unbiased, threads, False, ghost_batch, "none" if activation is None else activation, negative_slope,
+        x_strides, y_strides,
     )
 
 

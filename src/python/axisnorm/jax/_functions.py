@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .._core import ArgumentError
-from .._norms import _CUMULATIVE, Activation, Layout, Parameters, _is_last
+from .._norms import _CUMULATIVE, Activation, Layout, Parameters, _is_last, momentum_of
 from . import _gradients
 from ._norm import ELEMENTS, Norm
 
@@ -72,7 +72,7 @@ def _norm(
 ) -> Norm:
     """Of the functions' arguments, where an activation of None is none, a momentum of None the plain average."""
     return Norm(name, _is_last(layout), activation=activation or "none",
-                momentum=_CUMULATIVE if momentum is None else momentum, **options)
+                momentum=momentum_of(momentum), **options)
 
 
 def _channel_norm(

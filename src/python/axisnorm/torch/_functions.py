@@ -73,7 +73,8 @@ def _finish(y: Tensor, residual: Tensor | None, activation: str, negative_slope:
 
 def _ends_in(x: Tensor, shape: tuple[int, ...]) -> bool:
     """Whether these are the extents of the last axes."""
-    return not x.is_nested and 0 < len(shape) <= x.dim() and x.shape[x.dim() - len(shape):] == shape
+    return (isinstance(x, Tensor) and not x.is_nested and 0 < len(shape) <= x.dim()
+            and x.shape[x.dim() - len(shape):] == shape)
 
 
 def _track(running: Sequence[Tensor], new: Sequence[Tensor]) -> None:
@@ -244,7 +245,8 @@ def rms_norm(
     shape = tuple(normalized_shape)
     epsilon = eps
     if epsilon is None:  # PyTorch takes that of the type in which it computes
-        epsilon = torch.finfo(ELEMENTS[input.dtype]).eps if input.dtype in ELEMENTS else 0.0
+        dtype = ELEMENTS.get(getattr(input, "dtype", None))  # of what is no tensor PyTorch will say so
+        epsilon = torch.finfo(dtype).eps if dtype is not None else 0.0
     options = "rms", 1, shape, epsilon, activation or "none", negative_slope
     if not is_dynamo_compiling():
         y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, None, residual)
