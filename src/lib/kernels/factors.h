@@ -170,21 +170,84 @@ static inline bool apply_factors_of(const axn_factors_block *block) {
   return all;
 }
 
-/* HALF entries of an array per cell, of which the first `left` are there; without `cells`, its first one for
- * all. */
-INLINE wide_vector load_cells(const float *from, int64_t at, bool cells, int64_t left) {
-  if (!cells) return (wide_vector){0} + (double)from[0];
-  return left >= HALF ? load_wide(from + at) : load_wide_some(from + at, left);
+/* HALF entries of an array per cell, of which the first `left` are there. */
+INLINE wide_vector load_cells(const float *from, int64_t left) {
+  return left >= HALF ? load_wide(from) : load_wide_some(from, left);
 }
 
-INLINE wide_vector load_wide_cells(const double *from, int64_t at, bool cells, int64_t left) {
-  if (!cells) return (wide_vector){0} + from[0];
-  if (left >= HALF) return load_doubles(from + at);
+INLINE wide_vector load_wide_cells(const double *from, int64_t left) {
+  if (left >= HALF) return load_doubles(from);
   double values[HALF] = {0};
   for (int i = 0; i < HALF; i++) {
-    if (i < left) values[i] = from[at + i];
+    if (i < left) values[i] = from[i];
   }
   return load_doubles(values);
+}
+
+/* What meets e, and what is added to that. */
+INLINE wide_vector gradient_value_factor(wide_vector rstd, wide_vector product) {
+  return -rstd * product;
+}
+
+INLINE wide_vector gradient_constant(wide_vector rstd, wide_vector product, wide_vector gradient,
+                                     wide_vector centred) {
+  return rstd * (centred * product - gradient);
+}
+
+/* Lines that are cells, see factors_of_lines(). */
+INLINE void gradient_factors_of_cells(const axn_gradient_factors_block *block, int64_t count,
+                                      int64_t cell, const float *scale, int64_t stride) {
+  for (int64_t i = 0; i < count; i += HALF) {
+    const int64_t left = count - i, from = cell + i;
+    const wide_vector rstd = load_cells(block->rstd + from, left);
+    if (block->mean_out != NULL) {
+      store_narrow(block->mean_out + i, load_cells(block->mean + from, left));
+      store_narrow(block->rstd_out + i, rstd);
+    }
+    if (block->from_gradient == NULL) continue;
+    const wide_vector factor =
+        scale != NULL ? rstd * load_parameters(scale + i * stride, stride, left) : rstd;
+    store_narrow(block->from_gradient + i, factor);
+    if (block->product == NULL) continue;
+    const wide_vector product = load_wide_cells(block->product + from, left);
+    const wide_vector gradient = load_wide_cells(block->gradient + from, left);
+    const wide_vector centred = load_wide_cells(block->centred + from, left);
+    store_narrow(block->from_value + i, gradient_value_factor(rstd, product));
+    store_narrow(block->constant + i, gradient_constant(rstd, product, gradient, centred));
+  }
+}
+
+INLINE void fill(float *to, int64_t count, float value) {
+  for (int64_t i = 0; i < count; i += WIDTH) store(to + i, every(value));
+}
+
+INLINE void fill_narrow(float *to, int64_t count, wide_vector value) {
+  float narrow[HALF];
+  store_narrow(narrow, value);
+  fill(to, count, narrow[0]);
+}
+
+/* Lines of one cell: what they share is computed once. */
+INLINE void gradient_factors_of_cell(const axn_gradient_factors_block *block, int64_t at,
+                                     int64_t count, int64_t cell, const float *scale,
+                                     int64_t stride) {
+  const wide_vector none = {0}, rstd = none + (double)block->rstd[cell];
+  if (block->mean_out != NULL) {
+    fill(block->mean_out + at, count, block->mean[cell]);
+    fill(block->rstd_out + at, count, block->rstd[cell]);
+  }
+  if (block->from_gradient == NULL) return;
+  for (int64_t i = 0; i < count; i += HALF) {
+    const wide_vector factor =
+        scale != NULL ? rstd * load_parameters(scale + i * stride, stride, count - i) : rstd;
+    store_narrow(block->from_gradient + at + i, factor);
+  }
+  if (block->product == NULL) return;
+  const wide_vector product = none + block->product[cell];
+  const wide_vector gradient = none + block->gradient[cell];
+  const wide_vector centred = none + block->centred[cell];
+  fill_narrow(block->from_value + at, count, gradient_value_factor(rstd, product));
+  fill_narrow(block->constant + at, count, gradient_constant(rstd, product, gradient, centred));
 }
 
 /* See factors_of_lines(). */
@@ -192,23 +255,10 @@ INLINE void gradient_factors_of_lines(const void *data, int64_t at, int64_t coun
                                       bool cells, int64_t parameter, int64_t stride) {
   const axn_gradient_factors_block *block = data;
   const float *scale = axn_parameters_at(block->scale, parameter);
-  for (int64_t i = 0; i < count; i += HALF) {
-    const int64_t left = count - i, to = at + i;
-    const wide_vector rstd = load_cells(block->rstd + cell, i, cells, left);
-    if (block->mean_out != NULL) {
-      store_narrow(block->mean_out + to, load_cells(block->mean + cell, i, cells, left));
-      store_narrow(block->rstd_out + to, rstd);
-    }
-    if (block->from_gradient == NULL) continue;
-    const wide_vector factor =
-        scale != NULL ? rstd * load_parameters(scale + i * stride, stride, left) : rstd;
-    store_narrow(block->from_gradient + to, factor);
-    if (block->product == NULL) continue;
-    const wide_vector product = load_wide_cells(block->product + cell, i, cells, left);
-    const wide_vector gradient = load_wide_cells(block->gradient + cell, i, cells, left);
-    const wide_vector centred = load_wide_cells(block->centred + cell, i, cells, left);
-    store_narrow(block->from_value + to, -rstd * product);
-    store_narrow(block->constant + to, rstd * (centred * product - gradient));
+  if (cells) {
+    gradient_factors_of_cells(block, count, cell, scale, stride);
+  } else {
+    gradient_factors_of_cell(block, at, count, cell, scale, stride);
   }
 }
 

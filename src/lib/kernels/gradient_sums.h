@@ -44,7 +44,7 @@ typedef struct gradient_totals {
 } gradient_totals;
 
 /* Past a corner, the units that multiply are the busier ones. */
-INLINE void add_terms(gradient_lanes *sums, int v, vector x, vector g, float mean, float rstd,
+INLINE void add_terms(gradient_lanes *sums, int v, vector x, vector g, vector mean, vector rstd,
                       bool past_corner) {
   const vector e = (x - mean) * rstd, gradient = sums->lanes[1][v];
   sums->lanes[0][v] += e;
@@ -77,86 +77,122 @@ INLINE gradient_totals totals_of(const gradient_lanes *sums) {
 /* The last elements of a run, fewer than there are lanes. The pad is the mean, and 0, so that lanes
  * without a value add nothing. */
 INLINE void add_rest(gradient_lanes *sums, const element *x, const element *grad_y,
-                     const float *scale, int64_t left, float mean, float rstd,
+                     const float *scale, int64_t left, vector mean, vector rstd,
                      const line_corner *c) {
   const vector none = {0};
   for (int v = 0; v < VECTORS && left > v * WIDTH; v++) {
     const int64_t here = left - v * WIDTH < WIDTH ? left - v * WIDTH : WIDTH;
-    const vector some = load_some_elements(x + v * WIDTH, here, none + mean);
-    vector g = past_corner_of_line(some, load_some_elements(grad_y + v * WIDTH, here, none), c);
+    const vector some = load_some_elements(x + v * WIDTH, here, mean);
+    vector g = past_corner_of_line(
+        some, loaded_once(load_some_elements(grad_y + v * WIDTH, here, none)), c);
     if (scale != NULL) g *= load_some(scale + v * WIDTH, here, none);
     add_terms(sums, v, some, g, mean, rstd, c != NULL);
   }
 }
 
-/* The sums of a run of at most TERMS elements per lane. */
-INLINE gradient_totals sum_piece(const element *x, const element *grad_y, const float *scale,
-                                 int64_t length, float mean, float rstd, const line_corner *c) {
-  gradient_lanes sums = {{{{0}}}};
-  int64_t i = 0;
-  ROLLED for (; i + FLOATS <= length; i += FLOATS) {
+/* The sums of a run of at most TERMS elements per lane, added to those of others. */
+INLINE void add_run_of_gradients(gradient_lanes *sums, const element *x, const element *grad_y,
+                                 const float *scale, int64_t length, vector mean, vector rstd,
+                                 const line_corner *c) {
+  const int64_t left = length % FLOATS, whole = length - left;
+  ROLLED for (int64_t i = 0; i < whole; i += FLOATS) {
     for (int v = 0; v < VECTORS; v++) {
       const vector value = load_elements(x + i + v * WIDTH);
-      vector g = past_corner_of_line(value, load_elements(grad_y + i + v * WIDTH), c);
+      const vector given = loaded_once(load_elements(grad_y + i + v * WIDTH));
+      vector g = past_corner_of_line(value, given, c);
       if (scale != NULL) g *= load(scale + i + v * WIDTH);
-      add_terms(&sums, v, value, g, mean, rstd, c != NULL);
+      add_terms(sums, v, value, g, mean, rstd, c != NULL);
     }
   }
-  if (i < length) {
-    add_rest(&sums, x + i, grad_y + i, axn_parameters_at(scale, i), length - i, mean, rstd, c);
+  if (left > 0) {
+    add_rest(sums, x + whole, grad_y + whole, axn_parameters_at(scale, whole), left, mean, rstd, c);
   }
-  return totals_of(&sums);
 }
 
 enum { PIECE = FLOATS * TERMS };
 
-/* The sums of some lines, in eight lanes each. */
-typedef struct line_eights {
-  AXN_LINES_OF_CACHE double of[SUMS][8 * AXN_MOST_ROWS];
-} line_eights;
-
-INLINE void store_totals(const gradient_totals *totals, int64_t line, line_eights *eights) {
-  for (int s = 0; s < SUMS; s++) {
-    memcpy(eights->of[s] + 8 * line, totals->eights[s], 8 * sizeof(double));
-  }
+/* How many rows go to the same lanes before these are flushed; long rows are flushed piece by piece. */
+INLINE int64_t rows_at_once(const axn_span *span) {
+  return span->length < PIECE ? TERMS / ((span->length + FLOATS - 1) / FLOATS) : 1;
 }
 
-/* Lines that are one piece each: little is between one and the next. */
-INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale,
-                            line_eights *eights) {
+/* Whether lines have no more than lanes take, which are then added up as they are. */
+INLINE bool are_short(const axn_span *span) {
+  return span->length <= PIECE && span->rows <= rows_at_once(span);
+}
+
+/* The sums of some lines: short ones in four lanes each, others in eight. */
+typedef union line_sums {
+  AXN_LINES_OF_CACHE float fours[SUMS][4 * AXN_MOST_ROWS];
+  AXN_LINES_OF_CACHE double eights[SUMS][8 * AXN_MOST_ROWS];
+} line_sums;
+
+INLINE void put_fours(const gradient_lanes *sums, int64_t line, line_sums *to) {
+  for (int s = 0; s < SUMS; s++) store_fours(to->fours[s] + 4 * line, sums->lanes[s]);
+}
+
+/* Short lines: little is between one and the next. */
+INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale, line_sums *to) {
   const int64_t lines = block->span.lines, line_stride = block->span.line_stride;
-  const int64_t grad_y_stride = block->grad_y_strides.line, length = block->span.length;
+  const int64_t rows = block->span.rows, row_stride = block->span.row_stride;
+  const int64_t length = block->span.length;
+  const axn_strides strides = block->grad_y_strides;
+  const float *means = block->mean, *rstds = block->rstd;
   const element *x = input_at(block->x, 0), *grad_y = input_at(block->grad_y, 0);
-  for (int64_t l = 0; l < lines; l++, x += line_stride, grad_y += grad_y_stride) {
-    const gradient_totals totals =
-        sum_piece(x, grad_y, scale, length, block->mean[l], block->rstd[l], NULL);
-    store_totals(&totals, l, eights);
+  for (int64_t l = 0; l < lines; l++, x += line_stride, grad_y += strides.line) {
+    const vector mean = every(means[l]), rstd = every(rstds[l]);
+    gradient_lanes sums = {{{{0}}}};
+    for (int64_t r = 0; r < rows; r++) {
+      add_run_of_gradients(&sums, x + r * row_stride, grad_y + r * strides.row, scale, length, mean,
+                           rstd, NULL);
+    }
+    put_fours(&sums, l, to);
   }
 }
 
-INLINE void load_totals(const line_eights *eights, int64_t line, gradient_totals *totals) {
+/* Apart, so that all that it needs stays in registers. */
+static __attribute__((noinline)) void sum_plain_short_lines(const axn_gradient_block *block,
+                                                            line_sums *to) {
+  sum_short_lines(block, NULL, to);
+}
+
+INLINE void clear_totals(int64_t line, line_sums *sums) {
+  for (int s = 0; s < SUMS; s++) memset(sums->eights[s] + 8 * line, 0, 8 * sizeof(double));
+}
+
+INLINE void add_totals(const gradient_totals *totals, int64_t line, line_sums *sums) {
   for (int s = 0; s < SUMS; s++) {
-    memcpy(totals->eights[s], eights->of[s] + 8 * line, 8 * sizeof(double));
+    double *eight = sums->eights[s] + 8 * line;
+    for (int v = 0; v < EIGHTS; v++) {
+      store_doubles(eight + v * HALF, load_doubles(eight + v * HALF) + totals->eights[s][v]);
+    }
   }
 }
 
 /* Adds some rows of a line, piece by piece. */
 INLINE void add_rows_of_gradients(const axn_gradient_block *block, const float *scale, int64_t line,
                                   int64_t first, int64_t rows, const line_corner *c,
-                                  gradient_totals *totals) {
+                                  line_sums *to) {
   const axn_span *span = &block->span;
-  const int64_t length = span->length;
+  const int64_t length = span->length, at_once = rows_at_once(span);
+  const bool fours = c != NULL && are_short(span);
+  const vector mean = every(block->mean[line]), rstd = every(block->rstd[line]);
   const element *x = input_at(block->x, line * span->line_stride + first * span->row_stride);
   const element *grad_y = input_at(block->grad_y, line * block->grad_y_strides.line +
                                                       first * block->grad_y_strides.row);
-  for (int64_t r = 0; r < rows; r++) {
+  gradient_lanes lanes = {{{{0}}}};
+  for (int64_t r = 1; r <= rows; r++) {
     for (int64_t at = 0; at < length; at += PIECE) {
-      const gradient_totals piece = sum_piece(x + at, grad_y + at, axn_parameters_at(scale, at),
-                                              length - at < PIECE ? length - at : PIECE,
-                                              block->mean[line], block->rstd[line], c);
-      for (int i = 0; i < SUMS * EIGHTS; i++) {
-        totals->eights[i / EIGHTS][i % EIGHTS] += piece.eights[i / EIGHTS][i % EIGHTS];
+      add_run_of_gradients(&lanes, x + at, grad_y + at, axn_parameters_at(scale, at),
+                           length - at < PIECE ? length - at : PIECE, mean, rstd, c);
+      if (r < rows && r % at_once != 0) continue;
+      if (fours) {
+        put_fours(&lanes, line, to);
+      } else {
+        const gradient_totals totals = totals_of(&lanes);
+        add_totals(&totals, line, to);
       }
+      lanes = (gradient_lanes){{{{0}}}};
     }
     x += span->row_stride;
     grad_y += block->grad_y_strides.row;
@@ -168,43 +204,47 @@ enum { PAIRS_BY_LINE = 4 }; /* rows of x and of grad_y that are taken in turn */
 /* Nearly in the order of memory, see sum_lines_by_rows(). More rows in turn, of two tensors, would be more than
  * prefetchers follow. */
 INLINE void sum_long_lines(const axn_gradient_block *block, const float *scale, bool cornered,
-                           line_eights *eights) {
+                           line_sums *to) {
+  for (int64_t l = 0; l < block->span.lines; l++) clear_totals(l, to);
   for (int64_t first = 0; first < block->span.rows; first += PAIRS_BY_LINE) {
     const int64_t left = block->span.rows - first;
     const int64_t rows = left < PAIRS_BY_LINE ? left : PAIRS_BY_LINE;
     for (int64_t l = 0; l < block->span.lines; l++) {
-      gradient_totals totals = {{{{0}}}};
-      if (first > 0) load_totals(eights, l, &totals);
-      if (cornered) {
-        const line_corner c = corner_of_line(block, l);
-        add_rows_of_gradients(block, scale, l, first, rows, &c, &totals);
-      } else {
-        add_rows_of_gradients(block, scale, l, first, rows, NULL, &totals);
-      }
-      store_totals(&totals, l, eights);
+      const line_corner c = cornered ? corner_of_line(block, l) : (line_corner){0};
+      add_rows_of_gradients(block, scale, l, first, rows, cornered ? &c : NULL, to);
     }
   }
 }
 
-/* Lines whose grad_y has yet to go through a corner; there once. */
+/* Lines whose grad_y has yet to go through a corner; there once. They are no shorter than 128, so that short ones have
+ * two rows at most, which are taken in one turn. */
 static __attribute__((noinline)) void sum_lines_past_corner(const axn_gradient_block *block,
-                                                            line_eights *eights) {
-  sum_long_lines(block, NULL, true, eights);
+                                                            line_sums *to) {
+  sum_long_lines(block, NULL, true, to);
 }
 
 /* Where there is a corner, there is no scale, which is known when this is compiled. */
 INLINE void sum_lines(const axn_gradient_block *given, const float *scale, axn_gradient_sums out) {
   const axn_gradient_block block = *given;
-  line_eights eights;
+  line_sums sums;
+  const bool fours = are_short(&block.span);
   if (scale == NULL && block.corner != NULL) {
-    sum_lines_past_corner(given, &eights);
-  } else if (block.span.rows == 1 && block.span.length <= PIECE) {
-    sum_short_lines(&block, scale, &eights);
+    sum_lines_past_corner(given, &sums);
+  } else if (fours && scale == NULL) {
+    sum_plain_short_lines(given, &sums);
+  } else if (fours) {
+    sum_short_lines(&block, scale, &sums);
   } else {
-    sum_long_lines(&block, scale, false, &eights);
+    sum_long_lines(&block, scale, false, &sums);
   }
   double *const results[SUMS] = {out.centred, out.gradient, out.product};
-  for (int s = 0; s < SUMS; s++) add_eights(eights.of[s], (int)block.span.lines, results[s]);
+  for (int s = 0; s < SUMS; s++) {
+    if (fours) {
+      add_float_fours(sums.fours[s], block.span.lines, results[s]);
+    } else {
+      add_eights(sums.eights[s], (int)block.span.lines, results[s]);
+    }
+  }
 }
 
 /* Lines of one element each, which views have: one after the other, as there are no lanes to fill. */

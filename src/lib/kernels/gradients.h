@@ -9,16 +9,24 @@
 #include "kernels.h"
 #include "vector.h"
 
+/* Of each element of a vector. */
+typedef struct column_factors {
+  vector mean, rstd, from_gradient, from_value, constant;
+} column_factors;
+
+INLINE vector gradient_of_column_vector(vector x, vector grad_y, const column_factors *f) {
+  return grad_y * f->from_gradient + ((x - f->mean) * f->rstd * f->from_value + f->constant);
+}
+
 typedef struct run_factors {
-  float mean, rstd, from_gradient, from_value, constant;
+  column_factors of_line;
   const float *scale;        /* per element, or null */
   const line_corner *corner; /* likewise */
 } run_factors;
 
 INLINE vector gradient_at(vector x, vector grad_y, vector scale, bool weighted,
                           const run_factors *f) {
-  const vector g = (weighted ? grad_y * scale : grad_y) * f->from_gradient;
-  return g + ((x - f->mean) * f->rstd * f->from_value + f->constant);
+  return gradient_of_column_vector(x, weighted ? grad_y * scale : grad_y, &f->of_line);
 }
 
 INLINE vector gradient_of_loaded(vector x, vector grad_y, int64_t at, const run_factors *f) {
@@ -92,16 +100,17 @@ INLINE void gradient_of_run(const element *x, const element *grad_y, element *gr
   store_elements(grad_x + length - WIDTH, last);
 }
 
+/* A line's for all elements. */
+INLINE column_factors gradient_factors_of_line(const axn_gradient_block *block, int64_t line) {
+  return (column_factors){every(block->mean[line]), every(block->rstd[line]),
+                          every(block->from_gradient[line]), every(block->from_value[line]),
+                          every(block->constant[line])};
+}
+
 /* `scale` is per element, or null. */
 INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t line,
                                        const float *scale) {
-  return (run_factors){block->mean[line],
-                       block->rstd[line],
-                       block->from_gradient[line],
-                       block->from_value[line],
-                       block->constant[line],
-                       scale,
-                       NULL};
+  return (run_factors){gradient_factors_of_line(block, line), scale, NULL};
 }
 
 /* A run of a line whose grad_y has yet to go through a corner; there once, for both kinds of stores. */
@@ -151,17 +160,18 @@ INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scal
 /* Where a vector of a sequence of lines lies, see apply_sequence. */
 typedef struct gradient_sequence {
   int64_t line, end;
-  run_factors factors;
+  column_factors factors;
 } gradient_sequence;
 
 INLINE vector gradient_of_next(const axn_gradient_block *block, gradient_sequence *at,
                                const element *x, const element *grad_y, int64_t i) {
-  const vector low = gradient_of_vector(x, grad_y, i, &at->factors);
+  const vector value = load_elements(x + i), given = load_elements(grad_y + i);
+  const vector low = gradient_of_column_vector(value, given, &at->factors);
   if (i + WIDTH <= at->end) return low;
   const int64_t first = at->end - i;
-  at->factors = gradient_factors_of(block, ++at->line, NULL);
+  at->factors = gradient_factors_of_line(block, ++at->line);
   at->end += block->span.length;
-  return join(low, gradient_of_vector(x, grad_y, i, &at->factors), first);
+  return join(low, gradient_of_column_vector(value, given, &at->factors), first);
 }
 
 /* Lines that follow each other without a gap, see apply_lines_in_sequence(). */
@@ -172,9 +182,12 @@ INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r) {
   element *grad_x = output_at(block->grad_x, first);
   const int64_t length = block->span.length, total = block->span.lines * length;
   const bool streams = block->streams;
-  gradient_sequence at = {0, length, gradient_factors_of(block, 0, NULL)};
+  gradient_sequence at = {0, length, gradient_factors_of_line(block, 0)};
   int64_t i = until_aligned(grad_x);
-  if (i > 0) gradient_of_some(x, grad_y, grad_x, i, &at.factors);
+  if (i > 0) {
+    const run_factors start = gradient_factors_of(block, 0, NULL);
+    gradient_of_some(x, grad_y, grad_x, i, &start);
+  }
   for (; i + AT_ONCE * WIDTH <= total; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     for (int v = 0; v < AT_ONCE; v++) {
@@ -246,7 +259,7 @@ typedef struct summed_row {
 /* The two operands are sums of the parameters as well. */
 INLINE vector gradient_and_sums(const summed_row *row, vector x, vector grad_y, vector scale,
                                 vector *product, vector *gradient) {
-  const run_factors *f = &row->factors;
+  const column_factors *f = &row->factors.of_line;
   const vector e = (x - f->mean) * f->rstd;
   *product += grad_y * (e - row->centre);
   *gradient += grad_y;
@@ -328,14 +341,6 @@ static void gradient_weighted(const axn_gradient_block *block) {
   } else {
     gradient_of_rows(block);
   }
-}
-
-typedef struct column_factors {
-  vector mean, rstd, from_gradient, from_value, constant;
-} column_factors;
-
-INLINE vector gradient_of_column_vector(vector x, vector grad_y, const column_factors *f) {
-  return grad_y * f->from_gradient + ((x - f->mean) * f->rstd * f->from_value + f->constant);
 }
 
 INLINE column_factors factors_of_columns(const axn_gradient_block *block, int64_t j,

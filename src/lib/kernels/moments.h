@@ -65,40 +65,50 @@ INLINE sum_vector add_apart(const sum_vector lanes[PARTS], int at) {
   return CHUNK == 16 ? low : low + (lanes[2 * EIGHT % PARTS + at] + lanes[3 * EIGHT % PARTS + at]);
 }
 
-/* The lanes of a line, all of them, as eight: of 0 to 7, 8 to 15 and so on, (0 + 1) + (2 + 3). */
+/* Of eight lanes, those that are four apart. */
+INLINE void store_four(double four[4], const sum_vector eight[EIGHT]) {
+  for (int v = 0; v < EIGHT / 2; v++) {
+    store_sums(four + v * SUMMED, eight[v] + eight[EIGHT / 2 + v]);
+  }
+}
+
+/* The lanes of a line, all of them, as four: of 0 to 7, 8 to 15 and so on, (0 + 1) + (2 + 3), then of these eight those
+ * that are four apart. */
 #if AXN_VECTOR_BYTES == 64
-INLINE wide_vector eight_of(const sum_vector lanes[PARTS]) {
+INLINE sum_vector four_of(const sum_vector lanes[PARTS]) {
   const sum_vector low = add_apart(lanes, 0), high = add_apart(lanes, 1);
 #if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16
-  return __builtin_shufflevector(low, high, 0, 4, 1, 5, 2, 6, 3, 7);
+  return __builtin_shufflevector(low, high, 0, 4, 1, 5) +
+         __builtin_shufflevector(low, high, 2, 6, 3, 7);
 #else
-  return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+  return low + high;
 #endif
 }
 
-INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[8], double square[8]) {
-  store_doubles(sum, eight_of(lanes[0].sum));
-  store_doubles(square, eight_of(lanes[0].square));
+INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[4], double square[4]) {
+  store_sums(sum, four_of(lanes[0].sum));
+  store_sums(square, four_of(lanes[0].square));
 }
 #else
-INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[8], double square[8]) {
-  double sums[TURNS][8], squares[TURNS][8];
-  for (int t = 0; t < TURNS; t++) {
-    for (int v = 0; v < EIGHT; v++) {
-      store_sums(sums[t] + v * SUMMED, add_apart(lanes[t].sum, v));
-      store_sums(squares[t] + v * SUMMED, add_apart(lanes[t].square, v));
+/* Lanes that are eight apart, of all turns. */
+INLINE sum_vector add_turns(const sum_vector turns[TURNS]) {
+  const sum_vector low = turns[0] + turns[1];
+  return TURNS == 2 ? low : low + (turns[TURNS - 2] + turns[TURNS - 1]);
+}
+
+INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[4], double square[4]) {
+  sum_vector sums[EIGHT], squares[EIGHT];
+  for (int v = 0; v < EIGHT; v++) {
+    sum_vector s[TURNS], q[TURNS];
+    for (int t = 0; t < TURNS; t++) {
+      s[t] = add_apart(lanes[t].sum, v);
+      q[t] = add_apart(lanes[t].square, v);
     }
+    sums[v] = add_turns(s);
+    squares[v] = add_turns(q);
   }
-  for (int i = 0; i < 8; i += HALF) {
-    wide_vector s = load_doubles(sums[0] + i) + load_doubles(sums[1] + i);
-    wide_vector q = load_doubles(squares[0] + i) + load_doubles(squares[1] + i);
-    if (TURNS > 2) {
-      s += load_doubles(sums[TURNS - 2] + i) + load_doubles(sums[TURNS - 1] + i);
-      q += load_doubles(squares[TURNS - 2] + i) + load_doubles(squares[TURNS - 1] + i);
-    }
-    store_doubles(sum + i, s);
-    store_doubles(square + i, q);
-  }
+  store_four(sum, sums);
+  store_four(square, squares);
 }
 #endif
 
@@ -152,12 +162,68 @@ INLINE void add_rows(const element *x, int64_t rows, const axn_span *span, lane_
   memcpy(lanes, here, sizeof here);
 }
 
-/* The sums of a line, in eight lanes each. */
-INLINE void sum_line(const element *x, const axn_span *span, double sum[8], double square[8]) {
+/* The sums of a line, in four lanes each. */
+INLINE void sum_line(const element *x, const axn_span *span, double sum[4], double square[4]) {
   lane_sums lanes[TURNS];
   for (int t = 0; t < TURNS; t++) clear_sums(&lanes[t]);
   for (int64_t r = 0; r < span->rows; r++) add_row(x + r * span->row_stride, span->length, lanes);
   narrow_lanes(lanes, sum, square);
+}
+
+/* Lines of so few values have eight lanes, and little between one and the next. */
+enum { SHORT_VALUES = 128 };
+
+INLINE bool are_short_lines(const axn_span *span) {
+  return span->rows * span->length <= SHORT_VALUES;
+}
+
+/* Adds a row to eight lanes. */
+INLINE void add_short_row(const float *x, int64_t length, lane_sums *lanes) {
+  const int64_t left = length % 8, whole = length - left;
+  ROLLED for (int64_t i = 0; i < whole; i += 8) {
+    for (int v = 0; v < EIGHT; v++) add_value(lanes, v, load_summed(x + i + v * SUMMED));
+  }
+  for (int v = 0; v < EIGHT; v++) {
+    const int64_t here = left - v * SUMMED;
+    if (here <= 0) break;
+    const float *from = x + whole + v * SUMMED;
+    add_value(lanes, v, here < SUMMED ? load_summed_some(from, here) : load_summed(from));
+  }
+}
+
+/* There once. */
+static __attribute__((noinline)) void sum_short_lines_in_turn(const element *x,
+                                                              const axn_span *span, int64_t lines,
+                                                              double *sum, double *square) {
+  const int64_t rows = span->rows, length = span->length;
+  const int64_t row_stride = span->row_stride, line_stride = span->line_stride;
+  for (int64_t l = 0; l < lines; l++, x += line_stride) {
+    lane_sums lanes;
+    for (int v = 0; v < EIGHT; v++) lanes.sum[v] = lanes.square[v] = (sum_vector){0};
+    for (int64_t r = 0; r < rows; r++) {
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+      add_short_row(x + r * row_stride, length, &lanes);
+#else
+      float room[SHORT_VALUES];
+      widen_elements(room, x + r * row_stride, length);
+      add_short_row(room, length, &lanes);
+#endif
+    }
+    store_four(sum + 4 * l, lanes.sum);
+    store_four(square + 4 * l, lanes.square);
+  }
+}
+
+/* The sums of some lines, one after the other, in four lanes each. */
+INLINE void sum_lines_in_turn(const element *x, const axn_span *span, int64_t lines, double *sum,
+                              double *square) {
+  if (are_short_lines(span)) {
+    sum_short_lines_in_turn(x, span, lines, sum, square);
+    return;
+  }
+  for (int64_t l = 0; l < lines; l++) {
+    sum_line(x + l * span->line_stride, span, sum + 4 * l, square + 4 * l);
+  }
 }
 
 enum { LINES_BY_ROWS = 16, ROWS_BY_LINE = 8 };
@@ -176,7 +242,7 @@ INLINE void sum_lines_by_rows(const element *x, const axn_span *span, int64_t li
       add_rows(x + first * span->row_stride + l * span->line_stride, rows, span, lanes[l]);
     }
   }
-  for (int64_t l = 0; l < lines; l++) narrow_lanes(lanes[l], sum + 8 * l, square + 8 * l);
+  for (int64_t l = 0; l < lines; l++) narrow_lanes(lanes[l], sum + 4 * l, square + 4 * l);
 }
 
 /* Mean and M2 from plain sums. Returns whether a line must be looked at again. All arrays have room
@@ -248,18 +314,17 @@ INLINE void finish_rows(const element *x, const axn_span *span, const double *su
 
 static void moments_of_rows(const void *tensor, const axn_span *span, axn_moments out) {
   const element *x = input_at(tensor, 0);
-  double sum[8 * AXN_MOST_ROWS], square[8 * AXN_MOST_ROWS];
-  for (int64_t l = 0, some = 1; l < span->lines; l += some) {
-    const element *from = x + l * span->line_stride;
-    if (span->rows == 1) {
-      sum_line(from, span, sum + 8 * l, square + 8 * l);
-    } else {
+  double sum[4 * AXN_MOST_ROWS], square[4 * AXN_MOST_ROWS];
+  if (span->rows == 1 || are_short_lines(span)) {
+    sum_lines_in_turn(x, span, span->lines, sum, square);
+  } else {
+    for (int64_t l = 0, some; l < span->lines; l += some) {
       some = span->lines - l < LINES_BY_ROWS ? span->lines - l : LINES_BY_ROWS;
-      sum_lines_by_rows(from, span, some, sum + 8 * l, square + 8 * l);
+      sum_lines_by_rows(x + l * span->line_stride, span, some, sum + 4 * l, square + 4 * l);
     }
   }
-  add_eights(sum, (int)span->lines, sum);
-  add_eights(square, (int)span->lines, square);
+  add_fours(sum, span->lines, sum);
+  add_fours(square, span->lines, square);
   finish_rows(x, span, sum, square, out);
 }
 

@@ -29,16 +29,14 @@ typedef struct line_bundle {
 /* Moments of the lines of a bundle; what is missing of the last vector has mean 0 and some variance. */
 INLINE void sum_bundle(const axn_normalize_block *block, const line_bundle *bundle,
                        axn_moments moments) {
-  double sum[8 * BUNDLE], square[8 * BUNDLE];
+  double sum[4 * BUNDLE], square[4 * BUNDLE];
   const axn_span *span = &block->span;
   const element *x = input_at(block->x, bundle->first * span->line_stride);
-  for (int64_t l = 0; l < bundle->lines; l++) {
-    sum_line(x + l * span->line_stride, span, sum + 8 * l, square + 8 * l);
-  }
+  sum_lines_in_turn(x, span, bundle->lines, sum, square);
   const int64_t whole = axn_padded(bundle->lines);
-  for (int64_t i = 8 * bundle->lines; i < 8 * whole; i++) sum[i] = 0, square[i] = 1;
-  add_eights(sum, (int)whole, sum);
-  add_eights(square, (int)whole, square);
+  for (int64_t i = 4 * bundle->lines; i < 4 * whole; i++) sum[i] = 0, square[i] = 1;
+  add_fours(sum, whole, sum);
+  add_fours(square, whole, square);
   axn_span part = *span;
   part.lines = whole;
   finish_rows(x, &part, sum, square, moments);
@@ -139,11 +137,11 @@ static bool prepare_bundle(const axn_normalize_block *block, line_bundle *bundle
 
 /* The bundle of one line: the same steps, on single values. */
 static bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, int64_t at) {
-  double sum[8], square[8], mean, m2;
+  double sum[4], square[4], mean, m2;
   const element *x = input_at(block->x, at * block->span.line_stride);
   const double count = (double)(block->span.rows * block->span.length);
   sum_line(x, &block->span, sum, square);
-  const double total = add_eight(sum), squares = add_eight(square);
+  const double total = add_four(sum), squares = add_four(square);
   mean = total / count;
   m2 = squares - total * mean;
   if (is_lost(squares, m2)) look_at_line_again(x, &block->span, count, &mean, &m2);

@@ -9,9 +9,10 @@
  *
  * Why every variant gives the same bits: the number of lanes is fixed, whatever the width of a vector,
  * and element i of a run always goes to lane i modulo that number; float32 lanes are always added to
- * float64 ones after TERMS additions; lanes are added up in one fixed tree; and nothing is contracted
- * into a fused multiply-add (-ffp-contract=off) but where the product is exact, so that fusing changes
- * nothing. Activations are made of fused ones, which vector.h has on every instruction set.
+ * float64 ones after TERMS additions, or after as many rows as have no more; lanes are added up in one
+ * fixed tree, in float32 where they are all that a line has; and nothing is contracted into a fused
+ * multiply-add (-ffp-contract=off) but where the product is exact, so that fusing changes nothing.
+ * Activations are made of fused ones, which vector.h has on every instruction set.
  */
 #include "kernels.h"
 

@@ -53,10 +53,24 @@ INLINE void store(float *to, vector v) {
   memcpy(to, &v, sizeof v);
 }
 
+/* A value that is used twice and comes from memory, loaded once: gcc may load it for each use, where a load that
+ * crosses two lines of the cache is what takes the time. */
+INLINE vector loaded_once(vector v) {
+#if AXN_VECTOR_BYTES == 64
+  __asm__("" : "+v"(v));
+#elif defined(__SSE__)
+  __asm__("" : "+x"(v));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(v));
+#endif
+  return v;
+}
+
 typedef int32_t float_mask __attribute__((vector_size(AXN_VECTOR_BYTES)));
 
+/* No addition: 0 plus a value is not always that value, less 0 is. */
 INLINE vector every(float value) {
-  return (vector){0} + value;
+  return value - (vector){0};
 }
 
 /* `yes` where the mask is set, else `no`. */
@@ -150,9 +164,13 @@ PARTLY void store_some(float *to, int64_t count, vector v) {
 
 /* `low` in the first `count` elements, `high` in the others. */
 INLINE vector join(vector low, vector high, int64_t count) {
+#if AXN_VECTOR_BYTES == 64
+  return (vector)_mm512_mask_blend_ps((__mmask16)((1u << count) - 1), (__m512)high, (__m512)low);
+#else
   float_mask index;
   for (int i = 0; i < WIDTH; i++) index[i] = i;
   return select_floats(index < (int32_t)count, low, high);
+#endif
 }
 
 /* A store past the caches; `to` is aligned to a vector. */
@@ -481,6 +499,100 @@ static __attribute__((noinline, unused)) void add_eights(double *values, int cou
     store_doubles(to + i, add_vectors(v));
   }
   for (; i < count; i++, values += 8) to[i] = add_eight(values);
+}
+
+/* Lanes of 16 floats, those that are eight apart and then those that are four apart added together; writes four. */
+INLINE void store_fours(float *to, const vector *lanes) {
+#if AXN_VECTOR_BYTES == 64
+  const __m512 v = (__m512)lanes[0];
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+#elif AXN_VECTOR_BYTES == 32
+  const __m256 eight = (__m256)(lanes[0] + lanes[1]);
+#endif
+#if AXN_VECTOR_BYTES >= 32
+  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1)));
+#else
+  store(to, (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]));
+#endif
+}
+
+/* Sums of neighbours, of two vectors, within each 16 bytes of these. */
+INLINE vector add_float_neighbours(vector a, vector b) {
+#if AXN_VECTOR_BYTES == 64
+  return __builtin_shufflevector(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
+         __builtin_shufflevector(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+#elif AXN_VECTOR_BYTES == 32
+  return __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +
+         __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+#else
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#endif
+}
+
+/* The sums of WIDTH times four values, (0 + 1) + (2 + 3), in a vector. */
+INLINE vector add_float_vectors(const float *from) {
+  vector v[4];
+  for (int j = 0; j < 4; j++) v[j] = load(from + j * WIDTH);
+  const vector sums =
+      add_float_neighbours(add_float_neighbours(v[0], v[1]), add_float_neighbours(v[2], v[3]));
+#if AXN_VECTOR_BYTES == 64
+  return __builtin_shufflevector(sums, sums, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+#elif AXN_VECTOR_BYTES == 32
+  return __builtin_shufflevector(sums, sums, 0, 4, 1, 5, 2, 6, 3, 7);
+#else
+  return sums;
+#endif
+}
+
+/* Adds up four floats each, which have room for whole vectors. */
+static __attribute__((noinline, unused)) void add_float_fours(float *values, int64_t count,
+                                                              double *to) {
+  if (count % WIDTH != 0) {
+    memset(values + 4 * count, 0, (size_t)(4 * (WIDTH - count % WIDTH)) * sizeof *values);
+  }
+  for (int64_t i = 0; i < count; i += HALF) {
+    float sums[WIDTH];
+    if (i % WIDTH == 0) store(sums, add_float_vectors(values + 4 * i));
+    const float *half = sums + i % WIDTH;
+    if (count - i >= HALF) {
+      store_doubles(to + i, load_wide(half));
+    } else {
+      for (int64_t j = i; j < count; j++) to[j] = (double)half[j - i];
+    }
+  }
+}
+
+/* The sum of four values. */
+INLINE double add_four(const double four[4]) {
+  return (four[0] + four[1]) + (four[2] + four[3]);
+}
+
+/* The sums of HALF times four values, each as add_four() adds them, in a vector. */
+INLINE wide_vector add_wide_fours(const double *from) {
+#if AXN_VECTOR_BYTES == 64
+  wide_vector two[2];
+  for (int i = 0; i < 2; i++) {
+    const wide_vector a = load_doubles(from + 16 * i), b = load_doubles(from + 16 * i + 8);
+    two[i] = __builtin_shufflevector(a, b, 0, 8, 2, 10, 4, 12, 6, 14) +
+             __builtin_shufflevector(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  const wide_vector sums = __builtin_shufflevector(two[0], two[1], 0, 1, 8, 9, 4, 5, 12, 13) +
+                           __builtin_shufflevector(two[0], two[1], 2, 3, 10, 11, 6, 7, 14, 15);
+  return __builtin_shufflevector(sums, sums, 0, 4, 1, 5, 2, 6, 3, 7);
+#elif AXN_VECTOR_BYTES == 32
+  return add_neighbours(add_neighbours(load_doubles(from), load_doubles(from + 4)),
+                        add_neighbours(load_doubles(from + 8), load_doubles(from + 12)));
+#else
+  return add_neighbours(add_neighbours(load_doubles(from), load_doubles(from + 2)),
+                        add_neighbours(load_doubles(from + 4), load_doubles(from + 6)));
+#endif
+}
+
+/* Adds up four values each; the `count` results may take the place of the first. */
+static __attribute__((noinline, unused)) void add_fours(double *values, int64_t count, double *to) {
+  int64_t i = 0;
+  for (; i + HALF <= count; i += HALF) store_doubles(to + i, add_wide_fours(values + 4 * i));
+  for (; i < count; i++) to[i] = add_four(values + 4 * i);
 }
 
 /* Adds up `fold` values into eight lanes. */
