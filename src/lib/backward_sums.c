@@ -86,25 +86,12 @@ static void mend(double *sum, double exact, bool replace) {
   if (replace || !isfinite(*sum)) *sum = exact;
 }
 
-/* Where a sum over all is finite, they are. Four at a time, so that additions do not wait for each other. */
-static bool all_finite(axn_gradient_sums sums, int64_t lines) {
-  double sum[4] = {0};
-  int64_t i = 0;
-  for (; i + 4 <= lines; i += 4) {
-    for (int j = 0; j < 4; j++) {
-      sum[j] += sums.centred[i + j] + sums.gradient[i + j] + sums.product[i + j];
-    }
-  }
-  for (; i < lines; i++) sum[0] += sums.centred[i] + sums.gradient[i] + sums.product[i];
-  return isfinite((sum[0] + sum[1]) + (sum[2] + sum[3]));
-}
-
 /* Sums lines again in float64 whose statistic float32 does not hold, and single sums that a few terms
  * may have made overflow; the others keep their bits. */
 static void mend_lines(const axn_backward_run *run, const axn_backward_step *step,
                        const axn_gradient_block *block, axn_gradient_sums sums) {
   const axn_nest *nest = &run->geometry->lines;
-  if (!step->statistics->wide && all_finite(sums, step->lines)) return;
+  if (!step->statistics->wide && run->plan->kernels->finite_sums(sums, step->lines)) return;
   for (int64_t i = 0; i < step->lines; i++) {
     const int64_t cell = (step->first + i) / nest->lines_per_cell;
     const bool replace = axn_is_wide(run, step->statistics, cell);
@@ -153,7 +140,7 @@ static void sum_block_past_corner(const axn_backward_run *run, const axn_backwar
   if (run->past_corner) {
     const axn_gradient_block block = axn_gradient_block_of(run, step);
     run->plan->kernels->gradient_sums[run->geometry->lines.form](&block, sums);
-    if (step->values->corner_held && all_finite(sums, step->lines)) return;
+    if (step->values->corner_held && run->plan->kernels->finite_sums(sums, step->lines)) return;
     const axn_backward_run after = axn_after_ending(run, step);
     sum_block(&after, step, sums);
   } else {
@@ -172,14 +159,18 @@ static int64_t lines_before(const axn_backward_run *run, const axn_slice *slice)
   return axn_lines_of(&run->geometry->lines, slice->skip);
 }
 
-/* `adds`: the sums of blocks are added to the segments, see sum_and_add(). */
-static void start_cells(const axn_backward_run *run, const axn_slice *slice, bool adds) {
+/* Whether the sums of lines are those of their parameters: these are then where they grow. */
+static bool is_segment(const axn_nest *nest) {
+  return nest->segments == 1 && !nest->weighted;
+}
+
+static void start_cells(const axn_backward_run *run, const axn_slice *slice) {
   const axn_nest *nest = &run->geometry->lines;
   const axn_gradient_sums total = axn_means_of(run, &slice->at);
   clear_doubles(total.centred, slice->at.cells);
   clear_doubles(total.gradient, slice->at.cells);
   clear_doubles(total.product, slice->at.cells);
-  if (!adds || nest->weighted) return;
+  if (is_segment(nest) || nest->weighted) return;
   const int64_t lines = axn_lines_of(nest, slice->at.cells);
   for (int64_t s = 0; s < nest->segments; s++) {
     const int64_t start = axn_segment_at(run, slice->unit, s) + lines_before(run, slice);
@@ -264,22 +255,12 @@ static void add_to_cells(const axn_backward_run *run, const axn_backward_step *s
   }
 }
 
-/* The first line of a step in the segment of its block. */
-static int64_t segment_of_step(const axn_backward_run *run, const axn_backward_step *step,
-                               int64_t unit_index) {
-  return axn_segment_at(run, unit_index, step->at.segment) + step->first;
-}
-
-/* Adds the sums of a block to those of its unit, and to its segments. */
-static void add_block(const axn_backward_run *run, const axn_backward_step *step,
-                      int64_t unit_index, axn_gradient_sums sums) {
-  add_to_cells(run, step, sums);
-  if (run->geometry->lines.weighted) return;
-  const int64_t start = segment_of_step(run, step, unit_index);
-  double *restrict scale = run->segment_scale + start;
-  double *restrict shift = run->segment_shift + start;
-  for (int64_t i = 0; i < step->lines; i++) scale[i] += sums.product[i];
-  for (int64_t i = 0; i < step->lines; i++) shift[i] += sums.gradient[i];
+/* Adds the sums of lines to those of a segment. */
+static void add_to_segment(const axn_backward_run *run, int64_t start, axn_gradient_sums sums,
+                           int64_t lines) {
+  double *restrict scale = run->segment_scale + start, *restrict shift = run->segment_shift + start;
+  for (int64_t i = 0; i < lines; i++) scale[i] += sums.product[i];
+  for (int64_t i = 0; i < lines; i++) shift[i] += sums.gradient[i];
 }
 
 void axn_means_from_sums(const axn_backward_run *run, axn_gradient_sums sums, int64_t cells) {
@@ -322,10 +303,6 @@ static void finish_cells(const axn_backward_run *run, const axn_slice *slice) {
   }
 }
 
-/* What becomes of the sums of a block: added at once, or stored. */
-typedef void sink(const axn_backward_run *run, const axn_backward_step *step, int64_t unit_index,
-                  int64_t block_index);
-
 static axn_gradient_sums stored_sums(const axn_backward_run *run, int64_t unit_index,
                                      int64_t index) {
   const int64_t lines = run->geometry->lines.block_lines;
@@ -334,67 +311,111 @@ static axn_gradient_sums stored_sums(const axn_backward_run *run, int64_t unit_i
   return (axn_gradient_sums){start, start + lines, start + 2 * lines};
 }
 
-/* Whether a block is all of its lines, and its sums are those of a segment. */
-static bool is_segment(const axn_nest *nest) {
-  return nest->blocks == 1 && !nest->weighted;
+/* Lines of a chunk: all of those that a unit has, or those of a slice. */
+typedef struct some_lines {
+  const axn_place *unit;
+  int64_t unit_index, chunk, first, lines;
+} some_lines;
+
+static axn_backward_step step_of(const axn_backward_run *run, const some_lines *some,
+                                 int64_t block) {
+  return (axn_backward_step){.unit = some->unit,
+                             .first = some->first,
+                             .lines = some->lines,
+                             .block = block,
+                             .at = axn_block_at(&run->geometry->lines, block)};
 }
 
-static void sum_and_add(const axn_backward_run *run, const axn_backward_step *step,
-                        int64_t unit_index, int64_t block_index) {
-  double centred[AXN_LINE_ROOM], gradient[AXN_LINE_ROOM], product[AXN_LINE_ROOM];
-  axn_gradient_sums sums = {centred, gradient, product};
-  (void)block_index;
-  if (!is_segment(&run->geometry->lines)) {
+/* What is known of the lines of a chunk before their blocks are summed. */
+static void prepare_lines(const axn_backward_run *run, const axn_unit_statistics *statistics,
+                          const some_lines *some, axn_line_values *values) {
+  spread_statistics(run, statistics, some->first, some->lines, values);
+  if (run->past_corner) {
+    axn_find_corner(run, some->unit, statistics, some->first, some->lines, values);
+  }
+}
+
+/* The sums of a block: made here, where there are statistics, or stored before. */
+static void find_sums(const axn_backward_run *run, const some_lines *some,
+                      const axn_backward_step *step, axn_gradient_sums sums) {
+  if (step->statistics != NULL) {
     sum_block_past_corner(run, step, sums);
-    add_block(run, step, unit_index, sums);
     return;
   }
-  const int64_t start = segment_of_step(run, step, unit_index);
-  sums.gradient = run->segment_shift + start;
-  sums.product = run->segment_scale + start;
-  sum_block_past_corner(run, step, sums);
-  add_to_cells(run, step, sums);
-}
-
-static void sum_and_store(const axn_backward_run *run, const axn_backward_step *step,
-                          int64_t unit_index, int64_t block_index) {
-  sum_block_past_corner(run, step, stored_sums(run, unit_index, block_index));
-}
-
-/* Walks the blocks from `begin` to `end` of a unit, counted through all its lines. */
-static void walk_blocks(const axn_backward_run *run, const axn_place *unit,
-                        const axn_unit_statistics *statistics, int64_t unit_index, int64_t begin,
-                        int64_t end, sink *use) {
   const axn_nest *nest = &run->geometry->lines;
+  const size_t bytes = (size_t)some->lines * sizeof(double);
+  const axn_gradient_sums stored =
+      sums_from(stored_sums(run, some->unit_index, some->chunk * nest->blocks + step->block),
+                some->first - some->chunk * nest->block_lines);
+  memcpy(sums.centred, stored.centred, bytes);
+  memcpy(sums.gradient, stored.gradient, bytes);
+  memcpy(sums.product, stored.product, bytes);
+}
+
+/* Adds up blocks, those that meet the same parameters first, then these sums to their cells and to the segment of the
+ * parameters. `statistics`: null where the sums of blocks are stored. */
+static void add_up_lines(const axn_backward_run *run, const axn_unit_statistics *statistics,
+                         const some_lines *some) {
+  const axn_nest *nest = &run->geometry->lines;
+  AXN_LINES_OF_CACHE double room[2][3][AXN_LINE_ROOM];
+  const axn_gradient_sums block = {room[0][0], room[0][1], room[0][2]};
+  axn_gradient_sums total = {room[1][0], room[1][1], room[1][2]};
   axn_line_values values;
-  for (int64_t i = begin; i < end; i++) {
-    const int64_t chunk = i / nest->blocks, b = i % nest->blocks;
-    const axn_backward_step step = {unit,
-                                    statistics,
-                                    &values,
-                                    chunk * nest->block_lines,
-                                    axn_lines_of_chunk(nest, unit->cells, chunk),
-                                    b,
-                                    axn_block_at(nest, b)};
-    if (step.lines <= 0) break;
-    if (i == begin || b == 0) {
-      spread_statistics(run, statistics, step.first, step.lines, &values);
-      if (run->past_corner) axn_find_corner(run, unit, statistics, step.first, step.lines, &values);
+  if (statistics != NULL) prepare_lines(run, statistics, some, &values);
+  for (int64_t b = 0, before = -1; b < nest->blocks; b++) {
+    axn_backward_step step = step_of(run, some, b);
+    const int64_t segment = axn_segment_at(run, some->unit_index, step.at.segment) + some->first;
+    const int64_t next = b + 1 < nest->blocks && nest->segments > 1
+                             ? axn_block_at(nest, b + 1).segment
+                             : step.at.segment;
+    step.statistics = statistics;
+    step.values = &values;
+    if (is_segment(nest)) {
+      total.gradient = run->segment_shift + segment;
+      total.product = run->segment_scale + segment;
     }
-    use(run, &step, unit_index, i);
+    find_sums(run, some, &step, step.at.segment == before ? block : total);
+    if (step.at.segment == before) run->plan->kernels->add_sums(total, block, some->lines);
+    before = step.at.segment;
+    if (next == before && b + 1 < nest->blocks) continue;
+    add_to_cells(run, &step, total);
+    if (nest->segments > 1) add_to_segment(run, segment, total, some->lines);
   }
 }
 
 void axn_sum_gradients(const axn_backward_run *run, const axn_place *unit,
                        const axn_unit_statistics *statistics, int64_t unit_index) {
+  const axn_nest *nest = &run->geometry->lines;
   const axn_slice whole = {unit_index, 0, *unit};
-  start_cells(run, &whole, !is_segment(&run->geometry->lines));
-  walk_blocks(run, unit, statistics, unit_index, 0,
-              axn_blocks_of(&run->geometry->lines, unit->cells), sum_and_add);
+  const int64_t chunks = axn_chunks_of(nest, unit->cells);
+  start_cells(run, &whole);
+  for (int64_t c = 0; c < chunks; c++) {
+    const some_lines some = {unit, unit_index, c, c * nest->block_lines,
+                             axn_lines_of_chunk(nest, unit->cells, c)};
+    add_up_lines(run, statistics, &some);
+  }
   finish_cells(run, &whole);
 }
 
 /* ---- all units ---- */
+
+/* Sums the blocks from `begin` to `end` of a unit, counted through all its lines, and stores the sums. */
+static void store_part(const axn_backward_run *run, const axn_place *unit,
+                       const axn_unit_statistics *statistics, const axn_part *part) {
+  const axn_nest *nest = &run->geometry->lines;
+  axn_line_values values;
+  for (int64_t i = part->first; i < part->first + part->count; i++) {
+    const int64_t chunk = i / nest->blocks;
+    const some_lines some = {unit, part->unit, chunk, chunk * nest->block_lines,
+                             axn_lines_of_chunk(nest, unit->cells, chunk)};
+    if (some.lines <= 0) break;
+    axn_backward_step step = step_of(run, &some, i % nest->blocks);
+    step.statistics = statistics;
+    step.values = &values;
+    if (i == part->first || step.block == 0) prepare_lines(run, statistics, &some, &values);
+    sum_block_past_corner(run, &step, stored_sums(run, part->unit, i));
+  }
+}
 
 static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
@@ -405,41 +426,30 @@ static void sum_blocks_task(void *data, int64_t begin, int64_t end) {
       axn_next_part(&run->geometry->partition, axn_blocks_of_unit(run->geometry), &walk, &part)) {
     const axn_place unit = axn_unit_at(&run->geometry->partition, part.unit);
     axn_read_statistics(run, &unit, &statistics);
-    walk_blocks(run, &unit, &statistics, part.unit, part.first, part.first + part.count,
-                sum_and_store);
+    store_part(run, &unit, &statistics, &part);
   }
 }
 
-/* Adds the stored sums of the lines that a slice has of a chunk. */
-static void merge_chunk(const axn_backward_run *run, const axn_slice *slice, const axn_place *unit,
-                        int64_t chunk) {
+/* Merges the blocks of a slice of cells. */
+static void merge_slice(const axn_backward_run *run, const axn_slice *slice) {
   const axn_nest *nest = &run->geometry->lines;
-  const int64_t begin = lines_before(run, slice), chunk_begin = chunk * nest->block_lines;
+  const axn_place unit = axn_unit_at(&run->geometry->partition, slice->unit);
+  const int64_t begin = lines_before(run, slice), most = nest->block_lines;
   const int64_t end = begin + axn_lines_of(nest, slice->at.cells);
-  const int64_t first = begin > chunk_begin ? begin : chunk_begin;
-  const int64_t lines = axn_smaller(end, chunk_begin + nest->block_lines) - first;
-  for (int64_t b = 0; b < nest->blocks; b++) {
-    const axn_backward_step step = {
-        .unit = unit, .first = first, .lines = lines, .block = b, .at = axn_block_at(nest, b)};
-    const axn_gradient_sums sums = stored_sums(run, slice->unit, chunk * nest->blocks + b);
-    add_block(run, &step, slice->unit, sums_from(sums, first - chunk_begin));
+  start_cells(run, slice);
+  for (int64_t chunk = begin / most, first = begin; first < end; first = ++chunk * most) {
+    const some_lines some = {&unit, slice->unit, chunk, first,
+                             axn_smaller(end, (chunk + 1) * most) - first};
+    add_up_lines(run, NULL, &some);
   }
+  finish_cells(run, slice);
 }
 
 static void merge_blocks_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
-  const axn_nest *nest = &run->geometry->lines;
   for (int64_t i = begin; i < end; i++) {
     const axn_slice slice = axn_slice_at(run->geometry, i);
-    if (slice.at.cells == 0) continue;
-    const axn_place unit = axn_unit_at(&run->geometry->partition, slice.unit);
-    start_cells(run, &slice, true);
-    const int64_t last = axn_lines_of(nest, slice.skip + slice.at.cells) - 1;
-    for (int64_t chunk = lines_before(run, &slice) / nest->block_lines;
-         chunk <= last / nest->block_lines; chunk++) {
-      merge_chunk(run, &slice, &unit, chunk);
-    }
-    finish_cells(run, &slice);
+    if (slice.at.cells > 0) merge_slice(run, &slice);
   }
 }
 

@@ -294,6 +294,13 @@ INLINE void add_float_sums(double *totals, vector sums) {
   store_doubles(totals + HALF, load_doubles(totals + HALF) + load_wide(floats + HALF));
 }
 
+INLINE void put_float_sums(double *totals, vector sums) {
+  float floats[WIDTH];
+  store(floats, sums);
+  store_doubles(totals, load_wide(floats));
+  store_doubles(totals + HALF, load_wide(floats + HALF));
+}
+
 /* Vectors of columns that are summed side by side, so that their chains of additions overlap: as many as
  * there are registers for. */
 enum { ABREAST = AXN_VECTOR_BYTES == 64 ? 4 : 2 };
@@ -316,7 +323,8 @@ typedef struct column_terms {
   const float *scale; /* of the first row, where rows have one, else null */
   bool past_corner;   /* grad_y has yet to go through one */
   int64_t rows;       /* at most TERMS */
-  double (*totals)[AXN_LINE_ROOM];
+  bool first;         /* these are the first rows: totals begin with their sums */
+  double *const *totals;
 } column_terms;
 
 /* Adds the rows to the sums of some vectors of columns, or of the first `columns` of one. */
@@ -345,13 +353,20 @@ INLINE void add_column_terms(const column_terms *terms, int64_t j, int vectors, 
       if (terms->scale != NULL) g *= terms->scale[r * block->parameter_stride];
       const vector e = from_mean * rstd[v];
       sums[v][0] += e;
-      sums[v][1] += g;
+      sums[v][1] = add_floats_by_multiplier(sums[v][1], g);
       sums[v][2] += g * e;
     }
     x += block->span.row_stride, grad_y += block->grad_y_strides.row;
   }
   for (int v = 0; v < vectors; v++) {
-    for (int s = 0; s < SUMS; s++) add_float_sums(terms->totals[s] + j + v * WIDTH, sums[v][s]);
+    for (int s = 0; s < SUMS; s++) {
+      double *total = terms->totals[s] + j + v * WIDTH;
+      if (terms->first) {
+        put_float_sums(total, sums[v][s]);
+      } else {
+        add_float_sums(total, sums[v][s]);
+      }
+    }
   }
 }
 
@@ -375,12 +390,13 @@ INLINE void add_all_column_terms(const column_terms *terms, int64_t columns, boo
 
 static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradient_sums out) {
   const axn_gradient_block block = *given; /* that no store can change */
-  AXN_LINES_OF_CACHE double totals[SUMS][AXN_LINE_ROOM];
+  AXN_LINES_OF_CACHE double room[SUMS][AXN_LINE_ROOM];
   const axn_span *span = &block.span;
   const int64_t columns = span->lines * span->fold;
-  for (int s = 0; s < SUMS; s++) {
-    memset(totals[s], 0, (size_t)(columns + WIDTH) * sizeof(double));
-  }
+  const bool direct = span->fold == 1 && columns % WIDTH == 0;
+  double *const results[SUMS] = {out.centred, out.gradient, out.product};
+  double *const totals[SUMS] = {direct ? out.centred : room[0], direct ? out.gradient : room[1],
+                                direct ? out.product : room[2]};
   for (int64_t first = 0; first < span->rows; first += TERMS) {
     const column_terms terms = {&block,
                                 input_at(block.x, first * span->row_stride),
@@ -388,6 +404,7 @@ static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradie
                                 axn_parameters_at(block.scale, first * block.parameter_stride),
                                 block.corner != NULL,
                                 span->rows - first < TERMS ? span->rows - first : TERMS,
+                                first == 0,
                                 totals};
     if (block.scale == NULL && block.corner == NULL) {
       add_all_column_terms(&terms, columns, true);
@@ -395,8 +412,7 @@ static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradie
       add_all_column_terms(&terms, columns, false);
     }
   }
-  double *const results[SUMS] = {out.centred, out.gradient, out.product};
-  for (int s = 0; s < SUMS; s++) {
+  for (int s = 0; s < SUMS && !direct; s++) {
     add_folds(totals[s], span->lines, span->fold);
     memcpy(results[s], totals[s], (size_t)span->lines * sizeof(double));
   }

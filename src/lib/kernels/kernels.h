@@ -224,6 +224,8 @@ typedef struct axn_kernels {
   int64_t (*normalize)(const axn_normalize_block *block);
   axn_apply_kernel *apply[AXN_KERNEL_FORMS];
   axn_gradient_sums_kernel *gradient_sums[AXN_KERNEL_FORMS]; /* fold counts likewise */
+  void (*add_sums)(axn_gradient_sums total, axn_gradient_sums sums, int64_t lines);
+  bool (*finite_sums)(axn_gradient_sums sums, int64_t lines); /* all of them, and their sum */
   axn_gradient_kernel *gradient[AXN_KERNEL_FORMS];
   void (*parameters)(const axn_parameter_block *block);
   void (*parameters_of_run)(const axn_parameter_run *run, double *scale, double *shift); /* added */

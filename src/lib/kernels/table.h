@@ -44,6 +44,7 @@
 #include "gradient_parameters.h"
 #include "gradient_sums.h"
 #include "gradients.h"
+#include "merge.h"
 #include "moments.h"
 #include "normalize.h"
 #include "vector.h"
@@ -53,6 +54,9 @@ bool AXN_SHARED(statistics, AXN_VARIANT)(const axn_statistics_block *block);
 bool AXN_SHARED(known, AXN_VARIANT)(const axn_known_statistics *block);
 bool AXN_SHARED(factors, AXN_VARIANT)(const axn_factors_block *block);
 bool AXN_SHARED(gradient_factors, AXN_VARIANT)(const axn_gradient_factors_block *block);
+void AXN_SHARED(add_sums, AXN_VARIANT)(axn_gradient_sums total, axn_gradient_sums sums,
+                                       int64_t lines);
+bool AXN_SHARED(finite_sums, AXN_VARIANT)(axn_gradient_sums sums, int64_t lines);
 
 #if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
 void AXN_SHARED(activate, AXN_VARIANT)(const activated *all, const axn_ending *ending) {
@@ -78,6 +82,15 @@ bool AXN_SHARED(factors, AXN_VARIANT)(const axn_factors_block *block) {
 bool AXN_SHARED(gradient_factors, AXN_VARIANT)(const axn_gradient_factors_block *block) {
   return gradient_factors(block);
 }
+
+void AXN_SHARED(add_sums, AXN_VARIANT)(axn_gradient_sums total, axn_gradient_sums sums,
+                                       int64_t lines) {
+  add_sums(total, sums, lines);
+}
+
+bool AXN_SHARED(finite_sums, AXN_VARIANT)(axn_gradient_sums sums, int64_t lines) {
+  return finite_sums(sums, lines);
+}
 #endif
 
 static void finish_all_streams(void) {
@@ -93,6 +106,8 @@ const axn_kernels AXN_TABLE(AXN_VARIANT, AXN_TYPE) = {
     .gradient_factors = AXN_SHARED(gradient_factors, AXN_VARIANT),
     .apply = {apply_rows, apply_columns, apply_weighted},
     .gradient_sums = {gradient_sums_of_rows, gradient_sums_of_columns, gradient_sums_weighted},
+    .add_sums = AXN_SHARED(add_sums, AXN_VARIANT),
+    .finite_sums = AXN_SHARED(finite_sums, AXN_VARIANT),
     .gradient = {gradient_of_rows, gradient_of_columns, gradient_weighted},
     .parameters = parameters,
     .parameters_of_run = parameters_of_run,
