@@ -89,12 +89,14 @@ INLINE void add_rest(gradient_lanes *sums, const element *x, const element *grad
   }
 }
 
-/* The sums of a run of at most TERMS elements per lane. */
+/* The sums of a run of at most TERMS elements per lane. Where there is a scale, grad_y is fetched `ahead`. */
 INLINE gradient_totals sum_piece(const element *x, const element *grad_y, const float *scale,
-                                 int64_t length, float mean, float rstd, const line_corner *c) {
+                                 int64_t length, float mean, float rstd, const line_corner *c,
+                                 int64_t ahead) {
   gradient_lanes sums = {{{{0}}}};
   int64_t i = 0;
   ROLLED for (; i + FLOATS <= length; i += FLOATS) {
+    if (scale != NULL && ahead != 0) fetch(grad_y + i, ahead);
     for (int v = 0; v < VECTORS; v++) {
       const vector value = load_elements(x + i + v * WIDTH);
       vector g = past_corner_of_line(value, load_elements(grad_y + i + v * WIDTH), c);
@@ -128,8 +130,8 @@ INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale,
   const int64_t grad_y_stride = block->grad_y_strides.line, length = block->span.length;
   const element *x = input_at(block->x, 0), *grad_y = input_at(block->grad_y, 0);
   for (int64_t l = 0; l < lines; l++, x += line_stride, grad_y += grad_y_stride) {
-    const gradient_totals totals =
-        sum_piece(x, grad_y, scale, length, block->mean[l], block->rstd[l], NULL);
+    const gradient_totals totals = sum_piece(x, grad_y, scale, length, block->mean[l],
+                                             block->rstd[l], NULL, block->grad_y_ahead);
     store_totals(&totals, l, eights);
   }
 }
@@ -151,9 +153,10 @@ INLINE void add_rows_of_gradients(const axn_gradient_block *block, const float *
                                                       first * block->grad_y_strides.row);
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t at = 0; at < length; at += PIECE) {
-      const gradient_totals piece = sum_piece(x + at, grad_y + at, axn_parameters_at(scale, at),
-                                              length - at < PIECE ? length - at : PIECE,
-                                              block->mean[line], block->rstd[line], c);
+      const gradient_totals piece =
+          sum_piece(x + at, grad_y + at, axn_parameters_at(scale, at),
+                    length - at < PIECE ? length - at : PIECE, block->mean[line], block->rstd[line],
+                    c, block->grad_y_ahead);
       for (int i = 0; i < SUMS * EIGHTS; i++) {
         totals->eights[i / EIGHTS][i % EIGHTS] += piece.eights[i / EIGHTS][i % EIGHTS];
       }
