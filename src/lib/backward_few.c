@@ -100,11 +100,7 @@ static void columns_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = few->run;
   for (int64_t u = begin; u < end; u++) {
     const axn_place columns = axn_unit_at(&run->plan->by_parameter.partition, u);
-    if (goes_at_once(run) && run_at_once(few, &columns)) continue;
-    run_parameters(few, &columns);
-    if (goes_at_once(run) || run->grad_x == NULL) continue;
-    const axn_gradient_block block = block_of(few, &columns);
-    run->plan->kernels->gradient[AXN_FORM_WEIGHTED](&block);
+    if (!run_at_once(few, &columns)) run_parameters(few, &columns);
   }
   run->plan->kernels->finish_streams();
 }
@@ -113,7 +109,7 @@ bool axn_backward_of_few(const axn_backward_run *run) {
   const axn_nest *nest = &run->plan->by_parameter.lines;
   const int64_t samples = run->plan->own.partition.cells;
   if (run->frozen || run->plan->own.lines.form != AXN_FORM_WEIGHTED || samples > AXN_FEW_ROWS ||
-      nest->blocks != 1 || nest->row.extent != samples) {
+      !goes_at_once(run) || nest->blocks != 1 || nest->row.extent != samples) {
     return false;
   }
   few_samples few; /* not cleared: statistics are many */
