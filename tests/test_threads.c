@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const int COUNTS[] = {1, 2, 3, 5, 8, 16};
+static const int COUNTS[] = {1, 2, 3, 5, 7, 8, 16};
 enum { COUNT_OF_COUNTS = sizeof COUNTS / sizeof COUNTS[0] };
 
 /* Every pass of one rig, results kept apart. */
@@ -113,12 +113,17 @@ static int chosen_desc(size_t i, axn_desc *desc) {
       desc_of(AXN_POSITIONAL_NORM, 2, 5, 61, 83, 0),
       desc_of(AXN_POSITIONAL_NORM, 1, 40001, 2, 0, 0),
       desc_of(AXN_GHOST_BATCH_NORM, 6, 2, 181, 191, 0),
+      desc_of(AXN_LAYER_NORM, 1, 7, 97, 83, 0),
+      desc_of(AXN_RMS_NORM, 2, 35001, 0, 0, 0),
+      desc_of(AXN_LAYER_NORM, 16, 4099, 0, 0, 0),
+      desc_of(AXN_LAYER_NORM, 17, 4099, 0, 0, 0),
+      desc_of(AXN_LAYER_NORM, 530, 129, 0, 0, 0),
   };
   if (i >= 2 * sizeof descs / sizeof descs[0]) return 0;
   *desc = descs[i / 2];
   if (i % 2) desc->layout = AXN_CHANNELS_LAST;
   if (desc->norm == AXN_GROUP_NORM) desc->groups = 3;
-  if (i / 2 == 8) desc->parameters = AXN_PARAMETERS_PER_ELEMENT;
+  if (i / 2 == 8 || i / 2 >= 15) desc->parameters = AXN_PARAMETERS_PER_ELEMENT;
   return 1;
 }
 

@@ -282,6 +282,7 @@ static void run_backward(axn_backward_run *run) {
     axn_sum_all_gradients(run);
   }
   if (own_pass) {
+    if (axn_backward_of_few(run)) return;
     if (geometry->lines.form == AXN_FORM_WEIGHTED) {
       axn_parameters_down_columns(run);
     } else {

@@ -16,7 +16,8 @@
  * - where a line has one parameter, they fall out of the first pass, line by line; a line that meets
  *   several, one after the other, has a *segment* for each;
  * - where every element of a line has its own (layer normalization per element), they are sums down
- *   the columns, taken before grad_x may overwrite grad_y.
+ *   the columns: of many rows, in bands; of a few, with the gradient of x; else before grad_x may overwrite
+ *   grad_y.
  */
 #ifndef AXN_LIB_BACKWARD_H
 #define AXN_LIB_BACKWARD_H
@@ -196,6 +197,24 @@ void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t co
 /* Second pass: the gradient of x in a unit. */
 void axn_gradient_of_unit(const axn_backward_run *run, const axn_place *unit,
                           const axn_unit_statistics *statistics);
+
+/* Rows that are a statistic each, no more of them than are added in float, whose elements have a parameter
+ * each: what kernels need of them. */
+enum { AXN_FEW_ROWS = 16, AXN_ROW_ROOM = AXN_FEW_ROWS + AXN_PAD };
+
+typedef struct axn_row_values {
+  float centre[AXN_ROW_ROOM], from_gradient[AXN_ROW_ROOM], from_value[AXN_ROW_ROOM],
+      constant[AXN_ROW_ROOM];
+  const float *mean, *rstd; /* statistics, as they were read */
+} axn_row_values;
+
+/* Means of rows from `first` on to factors. False where float32 has no room for some. */
+bool axn_find_row_factors(const axn_backward_run *run, axn_gradient_sums means, int64_t first,
+                          int64_t rows, axn_row_values *values);
+
+/* After the sums: all gradients of a few samples, in one visit. False where that is not the way: nothing has
+ * been done then. */
+bool axn_backward_of_few(const axn_backward_run *run);
 
 /* All of it at once, in bands of units; where the plan has such. */
 int64_t axn_band_doubles(const axn_plan *plan);

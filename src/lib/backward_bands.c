@@ -10,10 +10,10 @@
 #include <string.h>
 
 enum {
-  BAND_ROWS = 16, /* units worked on together */
+  BAND_ROWS = AXN_FEW_ROWS, /* units worked on together */
   MOST_BANDS = 64,
-  ROW_ROOM = BAND_ROWS + AXN_PAD, /* so that whole vectors may be written */
-  FEW_ROWS_VALUES = 4096 /* that are worked on at once, with grad_y and grad_x beside them */
+  FEW_ROWS_VALUES = 4096, /* that are worked on at once, with grad_y and grad_x beside them */
+  VALUES_AHEAD = 4096     /* from what is worked on to what is fetched, at least */
 };
 
 int64_t axn_bands_of(const axn_plan *plan) {
@@ -51,17 +51,19 @@ static band_sums sums_of_band(const axn_backward_run *run, int64_t band) {
 /* ---- rows that float32 has room for: a few at once ---- */
 
 /* Of the rows of a step. */
-typedef struct row_values {
+typedef struct step_values {
   double centred[BAND_ROWS], gradient[BAND_ROWS], product[BAND_ROWS]; /* sums, then means */
-  float centre[ROW_ROOM], from_gradient[ROW_ROOM], from_value[ROW_ROOM], constant[ROW_ROOM];
-  const float *mean, *rstd; /* statistics, as they were read */
-} row_values;
+  axn_row_values rows;
+  int64_t rows_ahead; /* from what is worked on to what is fetched */
+} step_values;
 
 /* The rows from `first` on, so many of them, of those that the values are of. */
 static axn_gradient_block block_of(const axn_backward_run *run, const axn_place *rows,
-                                   int64_t first, const band_sums *band, const row_values *values) {
+                                   int64_t first, const band_sums *band,
+                                   const step_values *values) {
   const axn_axis *unit = &run->geometry->partition.unit;
   const size_t size = run->plan->element_size;
+  const int64_t ahead = values->rows_ahead * (int64_t)size;
   return (axn_gradient_block){.x = axn_input_at(run->x, rows->tensor[run->x_side], size),
                               .grad_y =
                                   axn_input_at(run->grad_y, rows->tensor[run->gradient_side], size),
@@ -72,65 +74,50 @@ static axn_gradient_block block_of(const axn_backward_run *run, const axn_place 
                                        .length = run->plan->parameters,
                                        .fold = 1},
                               .grad_y_strides = {.line = unit->tensor[run->gradient_side]},
-                              .mean = values->mean + first,
-                              .rstd = values->rstd + first,
+                              .mean = values->rows.mean + first,
+                              .rstd = values->rows.rstd + first,
                               .scale = run->scale,
-                              .from_gradient = values->from_gradient + first,
-                              .from_value = values->from_value + first,
-                              .constant = values->constant + first,
+                              .from_gradient = values->rows.from_gradient + first,
+                              .from_value = values->rows.from_value + first,
+                              .constant = values->rows.constant + first,
                               .products = band->products,
                               .gradients = band->gradients,
-                              .centre = values->centre + first,
+                              .centre = values->rows.centre + first,
+                              .starts = first == 0,
+                              .ahead = ahead * unit->tensor[run->x_side],
+                              .grad_y_ahead = ahead * unit->tensor[run->gradient_side],
                               .streams = run->streams};
 }
 
-static axn_gradient_sums sums_from(row_values *values, int64_t first) {
-  return (axn_gradient_sums){values->centred + first, values->gradient + first,
-                             values->product + first};
-}
-
-/* From sums to factors. False where float32 has no room for some. */
-static bool find_factors(const axn_backward_run *run, int64_t first, int64_t rows,
-                         row_values *values) {
-  const axn_gradient_sums means = sums_from(values, first);
-  const axn_gradient_factors_block factors = {
-      .map = {.lines = rows, .lines_per_cell = 1, .fold = 1},
-      .mean = values->mean + first,
-      .rstd = values->rstd + first,
-      .centred = means.centred,
-      .gradient = means.gradient,
-      .product = means.product,
-      .from_gradient = values->from_gradient + first,
-      .from_value = values->from_value + first,
-      .constant = values->constant + first};
-  axn_means_from_sums(run, means, rows);
-  for (int64_t r = 0; r < rows; r++) values->centre[first + r] = (float)means.centred[r];
-  return run->plan->kernels->gradient_factors(&factors);
-}
-
 static bool run_few_rows(const axn_backward_run *run, const axn_place *rows, int64_t first,
-                         const band_sums *band, row_values *values) {
+                         const band_sums *band, step_values *values) {
   const axn_gradient_block block = block_of(run, rows, first, band, values);
+  const axn_gradient_sums sums = {values->centred + first, values->gradient + first,
+                                  values->product + first};
   const axn_kernels *kernels = run->plan->kernels;
-  kernels->gradient_sums[AXN_FORM_WEIGHTED](&block, sums_from(values, first));
-  if (!find_factors(run, first, rows->cells, values)) return false;
+  kernels->gradient_sums[AXN_FORM_WEIGHTED](&block, sums);
+  axn_means_from_sums(run, sums, rows->cells);
+  if (!axn_find_row_factors(run, sums, first, rows->cells, &values->rows)) return false;
   kernels->gradient[AXN_FORM_WEIGHTED](&block);
   return true;
 }
 
 /* Adds what rows gave in float to the sums in float64. */
 static void add_sums_of_rows(const axn_backward_run *run, const axn_place *rows,
-                             const band_sums *band, const row_values *values) {
-  const axn_gradient_block gradient = block_of(run, rows, 0, band, values);
-  const axn_parameter_block block = {.x = gradient.x,
-                                     .grad_y = gradient.grad_y,
+                             const band_sums *band, const step_values *values) {
+  const axn_axis *unit = &run->geometry->partition.unit;
+  const size_t size = run->plan->element_size;
+  const axn_side x = run->x_side, grad_y = run->gradient_side;
+  const axn_parameter_block block = {.x = axn_input_at(run->x, rows->tensor[x], size),
+                                     .grad_y =
+                                         axn_input_at(run->grad_y, rows->tensor[grad_y], size),
                                      .rows = rows->cells,
                                      .columns = run->plan->parameters,
-                                     .row_stride = gradient.span.line_stride,
-                                     .grad_y_row_stride = gradient.grad_y_strides.line,
-                                     .mean = values->mean,
-                                     .rstd = values->rstd,
-                                     .centre = values->centre,
+                                     .row_stride = unit->tensor[x],
+                                     .grad_y_row_stride = unit->tensor[grad_y],
+                                     .mean = values->rows.mean,
+                                     .rstd = values->rows.rstd,
+                                     .centre = values->rows.centre,
                                      .products = band->products,
                                      .gradients = band->gradients,
                                      .grad_scale = band->scale,
@@ -147,10 +134,9 @@ static bool run_rows_at_once(const axn_backward_run *run, const axn_place *rows,
   if (statistics->wide || run->scale == NULL || run->grad_x == NULL || run->grad_x == run->grad_y) {
     return false;
   }
-  row_values values;
-  values.mean = statistics->mean, values.rstd = statistics->rstd;
-  /* Products and gradients, which follow each other. */
-  memset(band->products, 0, (size_t)padded_parameters(plan) * sizeof(double));
+  step_values values;
+  values.rows.mean = statistics->mean, values.rows.rstd = statistics->rstd;
+  values.rows_ahead = VALUES_AHEAD / plan->parameters + 1;
   for (int64_t r = 0; r < rows->cells; r += step) {
     const int64_t left = rows->cells - r;
     const axn_place few =

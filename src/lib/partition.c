@@ -12,7 +12,9 @@ enum {
   COLUMNS_LEAST = 64,      /* of a strip: shorter pieces of memory cost more than they save */
   COLUMNS_WORTH = 256,     /* a strip that cannot be this wide and fit a cache is not worth it */
   UNITS_PER_THREAD = 4,    /* so that threads end together */
-  PARAMETER_COLUMNS = 256  /* of a unit of parameters */
+  PARAMETER_COLUMNS = 256, /* of a unit of parameters, or, */
+  MANY_PARAMETERS = 65536, /* where there are as many, */
+  LONG_COLUMNS = 1024
 };
 
 static int64_t larger(int64_t a, int64_t b) {
@@ -485,7 +487,9 @@ axn_geometry axn_parameter_geometry(const axn_axis_list *axes) {
   axn_geometry geometry = {.partition = partition_of(&list)};
   axn_partition *partition = &geometry.partition;
   axn_nest *nest = &geometry.lines;
-  set_unit_cells(partition, axn_smaller(partition->unit.extent, PARAMETER_COLUMNS));
+  const bool many = partition->cells >= MANY_PARAMETERS;
+  set_unit_cells(partition,
+                 axn_smaller(partition->unit.extent, many ? LONG_COLUMNS : PARAMETER_COLUMNS));
   *nest = plain_columns(&partition->unit);
   nest->outer = reduced_of(&partition->axes);
   if (nest->outer.count > 0) nest->row = nest->outer.axis[--nest->outer.count];

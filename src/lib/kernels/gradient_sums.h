@@ -90,12 +90,14 @@ INLINE void add_rest(gradient_lanes *sums, const element *x, const element *grad
   }
 }
 
-/* The sums of a run of at most TERMS elements per lane, added to those of others. */
+/* The sums of a run of at most TERMS elements per lane, added to those of others. Where there is a scale, grad_y is
+ * fetched `ahead`. */
 INLINE void add_run_of_gradients(gradient_lanes *sums, const element *x, const element *grad_y,
                                  const float *scale, int64_t length, vector mean, vector rstd,
-                                 const line_corner *c) {
+                                 const line_corner *c, int64_t ahead) {
   const int64_t left = length % FLOATS, whole = length - left;
   ROLLED for (int64_t i = 0; i < whole; i += FLOATS) {
+    if (scale != NULL && ahead != 0) fetch(grad_y + i, ahead);
     for (int v = 0; v < VECTORS; v++) {
       const vector value = load_elements(x + i + v * WIDTH);
       const vector given = loaded_once(load_elements(grad_y + i + v * WIDTH));
@@ -135,7 +137,7 @@ INLINE void put_fours(const gradient_lanes *sums, int64_t line, line_sums *to) {
 INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale, line_sums *to) {
   const int64_t lines = block->span.lines, line_stride = block->span.line_stride;
   const int64_t rows = block->span.rows, row_stride = block->span.row_stride;
-  const int64_t length = block->span.length;
+  const int64_t length = block->span.length, ahead = block->grad_y_ahead;
   const axn_strides strides = block->grad_y_strides;
   const float *means = block->mean, *rstds = block->rstd;
   const element *x = input_at(block->x, 0), *grad_y = input_at(block->grad_y, 0);
@@ -144,7 +146,7 @@ INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale,
     gradient_lanes sums = {{{{0}}}};
     for (int64_t r = 0; r < rows; r++) {
       add_run_of_gradients(&sums, x + r * row_stride, grad_y + r * strides.row, scale, length, mean,
-                           rstd, NULL);
+                           rstd, NULL, ahead);
     }
     put_fours(&sums, l, to);
   }
@@ -184,7 +186,8 @@ INLINE void add_rows_of_gradients(const axn_gradient_block *block, const float *
   for (int64_t r = 1; r <= rows; r++) {
     for (int64_t at = 0; at < length; at += PIECE) {
       add_run_of_gradients(&lanes, x + at, grad_y + at, axn_parameters_at(scale, at),
-                           length - at < PIECE ? length - at : PIECE, mean, rstd, c);
+                           length - at < PIECE ? length - at : PIECE, mean, rstd, c,
+                           block->grad_y_ahead);
       if (r < rows && r % at_once != 0) continue;
       if (fours) {
         put_fours(&lanes, line, to);

@@ -20,48 +20,35 @@ INLINE vector gradient_of_column_vector(vector x, vector grad_y, const column_fa
 
 typedef struct run_factors {
   column_factors of_line;
-  const float *scale;        /* per element, or null */
-  const line_corner *corner; /* likewise */
+  const line_corner *corner; /* or null */
 } run_factors;
 
-INLINE vector gradient_at(vector x, vector grad_y, vector scale, bool weighted,
-                          const run_factors *f) {
-  return gradient_of_column_vector(x, weighted ? grad_y * scale : grad_y, &f->of_line);
-}
-
-INLINE vector gradient_of_loaded(vector x, vector grad_y, int64_t at, const run_factors *f) {
-  const bool weighted = f->scale != NULL;
-  const vector scale = weighted ? load(f->scale + at) : (vector){0};
-  return gradient_at(x, past_corner_of_line(x, grad_y, f->corner), scale, weighted, f);
+INLINE vector gradient_of_loaded(vector x, vector grad_y, const run_factors *f) {
+  return gradient_of_column_vector(x, past_corner_of_line(x, grad_y, f->corner), &f->of_line);
 }
 
 INLINE vector gradient_of_vector(const element *x, const element *grad_y, int64_t at,
                                  const run_factors *f) {
-  return gradient_of_loaded(load_elements(x + at), load_elements(grad_y + at), at, f);
+  return gradient_of_loaded(load_elements(x + at), load_elements(grad_y + at), f);
 }
 
 /* AT_ONCE vectors. */
 INLINE void put_gradients(const element *x, const element *grad_y, element *grad_x, int64_t at,
                           const run_factors *f, bool streams) {
-  const bool in_order = f->scale != NULL;
   vector values[AT_ONCE], some[AT_ONCE];
-  load_group(values, x + at, in_order);
-  load_group(some, grad_y + at, in_order);
-  for (int v = 0; v < AT_ONCE; v++) {
-    some[v] = gradient_of_loaded(values[v], some[v], at + v * WIDTH, f);
-  }
-  put_group(grad_x + at, some, in_order, streams);
+  load_group(values, x + at, false);
+  load_group(some, grad_y + at, false);
+  for (int v = 0; v < AT_ONCE; v++) some[v] = gradient_of_loaded(values[v], some[v], f);
+  put_group(grad_x + at, some, false, streams);
 }
 
 /* A run shorter than a vector. */
 INLINE void gradient_of_some(const element *x, const element *grad_y, element *grad_x,
                              int64_t length, const run_factors *f) {
   const vector none = {0};
-  const bool weighted = f->scale != NULL;
-  const vector scale = weighted ? load_some(f->scale, length, none) : none;
   const vector value = load_some_elements(x, length, none);
-  const vector g = past_corner_of_line(value, load_some_elements(grad_y, length, none), f->corner);
-  store_some_elements(grad_x, length, gradient_at(value, g, scale, weighted, f));
+  const vector g = load_some_elements(grad_y, length, none);
+  store_some_elements(grad_x, length, gradient_of_loaded(value, g, f));
 }
 
 /* The vectors of a run from `i` on, but for the last two if these overlap; returns where it ends. */
@@ -107,10 +94,8 @@ INLINE column_factors gradient_factors_of_line(const axn_gradient_block *block, 
                           every(block->constant[line])};
 }
 
-/* `scale` is per element, or null. */
-INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t line,
-                                       const float *scale) {
-  return (run_factors){gradient_factors_of_line(block, line), scale, NULL};
+INLINE run_factors gradient_factors_of(const axn_gradient_block *block, int64_t line) {
+  return (run_factors){gradient_factors_of_line(block, line), NULL};
 }
 
 /* A run of a line whose grad_y has yet to go through a corner; there once, for both kinds of stores. */
@@ -120,7 +105,7 @@ static __attribute__((noinline)) void gradient_of_run_past_corner(const axn_grad
                                                                   element *grad_x) {
   const line_corner c = corner_of_line(block, line);
   const int64_t length = block->span.length;
-  run_factors f = gradient_factors_of(block, line, NULL);
+  run_factors f = gradient_factors_of(block, line);
   f.corner = &c;
   const bool streams = block->streams && length >= WIDTH && worth_streaming(grad_x, length);
   int64_t i = length < WIDTH ? length : streams ? until_aligned(grad_x) : 0;
@@ -135,9 +120,8 @@ static __attribute__((noinline)) void gradient_of_run_past_corner(const axn_grad
   }
 }
 
-/* `past_corner`: grad_y has yet to go through one; then there is no scale. */
-INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scale,
-                              bool past_corner) {
+/* `past_corner`: grad_y has yet to go through one. */
+INLINE void gradient_of_lines(const axn_gradient_block *block, bool past_corner) {
   const axn_span *span = &block->span;
   for (int64_t r = 0; r < span->rows; r++) {
     const element *x = input_at(block->x, r * span->row_stride);
@@ -147,7 +131,7 @@ INLINE void gradient_of_lines(const axn_gradient_block *block, const float *scal
       if (past_corner) {
         gradient_of_run_past_corner(block, l, x, grad_y, grad_x);
       } else {
-        const run_factors factors = gradient_factors_of(block, l, scale);
+        const run_factors factors = gradient_factors_of(block, l);
         gradient_of_run(x, grad_y, grad_x, span->length, &factors, block->streams);
       }
       x += span->line_stride;
@@ -185,7 +169,7 @@ INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r) {
   gradient_sequence at = {0, length, gradient_factors_of_line(block, 0)};
   int64_t i = until_aligned(grad_x);
   if (i > 0) {
-    const run_factors start = gradient_factors_of(block, 0, NULL);
+    const run_factors start = gradient_factors_of(block, 0);
     gradient_of_some(x, grad_y, grad_x, i, &start);
   }
   for (; i + AT_ONCE * WIDTH <= total; i += AT_ONCE * WIDTH) {
@@ -200,7 +184,7 @@ INLINE void gradient_in_sequence(const axn_gradient_block *block, int64_t r) {
   }
   for (int64_t some; i < total; i += some) {
     const int64_t line = i / length, here = (line + 1) * length - i;
-    const run_factors rest = gradient_factors_of(block, line, NULL);
+    const run_factors rest = gradient_factors_of(block, line);
     some = here < total - i ? here : total - i;
     gradient_of_some(x + i, grad_y + i, grad_x + i, some, &rest);
   }
@@ -232,112 +216,113 @@ static SMALL void gradient_of_elements(const axn_gradient_block *given) {
 
 static void gradient_of_rows(const axn_gradient_block *block) {
   if (block->corner != NULL) {
-    gradient_of_lines(block, NULL, true);
+    gradient_of_lines(block, true);
   } else if (block->span.length == 1) {
     gradient_of_elements(block);
   } else if (!is_sequence(&block->span, block->grad_y_strides.line)) {
-    gradient_of_lines(block, NULL, false);
+    gradient_of_lines(block, false);
   } else {
     for (int64_t r = 0; r < block->span.rows; r++) gradient_in_sequence(block, r);
   }
 }
 
-/* ---- with the sums of the parameters ---- */
+/* ---- with a scale per element, and the sums of the parameters ---- */
 
-/* Floats from what is worked on to what is fetched, at least. */
-enum { FLOATS_AHEAD = 4096 };
-
-/* A row, and where the sums down the columns stand. */
-typedef struct summed_row {
-  const element *x, *grad_y;
-  element *grad_x;
-  float *products, *gradients;
-  run_factors factors;
-  float centre;
-} summed_row;
-
-/* The two operands are sums of the parameters as well. */
-INLINE vector gradient_and_sums(const summed_row *row, vector x, vector grad_y, vector scale,
-                                vector *product, vector *gradient) {
-  const column_factors *f = &row->factors.of_line;
-  const vector e = (x - f->mean) * f->rstd;
-  *product += grad_y * (e - row->centre);
-  *gradient += grad_y;
-  return grad_y * scale * f->from_gradient + (e * f->from_value + f->constant);
-}
-
-/* At most a vector. */
-static __attribute__((noinline)) void sum_some(const summed_row *row, int64_t i, int64_t count) {
-  const vector none = {0};
-  vector product = load_some(row->products + i, count, none);
-  vector gradient = load_some(row->gradients + i, count, none);
-  const vector some =
-      gradient_and_sums(row, load_some_elements(row->x + i, count, none),
-                        load_some_elements(row->grad_y + i, count, none),
-                        load_some(row->factors.scale + i, count, none), &product, &gradient);
-  store_some(row->products + i, count, product);
-  store_some(row->gradients + i, count, gradient);
-  store_some_elements(row->grad_x + i, count, some);
-}
-
-INLINE void sum_vectors(const summed_row *row, int64_t i, bool streams) {
-  vector some[AT_ONCE], products[AT_ONCE], gradients[AT_ONCE];
-  for (int v = 0; v < AT_ONCE; v++) {
-    const int64_t at = i + v * WIDTH;
-    products[v] = load(row->products + at);
-    gradients[v] = load(row->gradients + at);
-    some[v] = gradient_and_sums(row, load_elements(row->x + at), load_elements(row->grad_y + at),
-                                load(row->factors.scale + at), &products[v], &gradients[v]);
+/* A vector of a row. The last two operands are sums of the parameters, if they are due. */
+INLINE vector gradient_and_sums(const axn_gradient_block *block, int64_t row, vector x,
+                                vector grad_y, vector scale, vector *product, vector *gradient) {
+  const vector e = (x - block->mean[row]) * block->rstd[row];
+  if (block->products != NULL) {
+    *product += grad_y * (e - block->centre[row]);
+    *gradient += grad_y;
   }
-  for (int v = 0; v < AT_ONCE; v++) {
-    store(row->products + i + v * WIDTH, products[v]);
-    store(row->gradients + i + v * WIDTH, gradients[v]);
-  }
-  put_all(row->grad_x + i, some, AT_ONCE, streams);
+  return grad_y * scale * block->from_gradient[row] +
+         (e * block->from_value[row] + block->constant[row]);
 }
 
-INLINE void gradient_and_sums_of_row(const summed_row *row, int64_t length, int64_t ahead,
-                                     int64_t grad_y_ahead, bool streams) {
+INLINE void note_overflow(const axn_gradient_block *block, vector sum) {
+  const vector zero = sum * 0;
+  if (any((mask_vector)(zero != zero))) *block->overflowed = true;
+}
+
+/* At most a vector of each row. */
+static __attribute__((noinline)) void weigh_some(const axn_gradient_block *block, int64_t i,
+                                                 int64_t count) {
+  const vector none = {0}, scale = load_some(block->scale + i, count, none);
+  const bool adds = block->products != NULL && !block->starts;
+  vector product = adds ? load_some(block->products + i, count, none) : none;
+  vector gradient = adds ? load_some(block->gradients + i, count, none) : none;
+  const element *x = input_at(block->x, i), *grad_y = input_at(block->grad_y, i);
+  element *grad_x = output_at(block->grad_x, i);
+  for (int64_t r = 0; r < block->span.lines; r++) {
+    const vector value = load_some_elements(x, count, none);
+    const vector g = load_some_elements(grad_y, count, none);
+    store_some_elements(grad_x, count,
+                        gradient_and_sums(block, r, value, g, scale, &product, &gradient));
+    x += block->span.line_stride, grad_x += block->span.line_stride;
+    grad_y += block->grad_y_strides.line;
+  }
+  if (block->products == NULL) return;
+  store_some(block->products + i, count, product);
+  store_some(block->gradients + i, count, gradient);
+  if (block->overflowed != NULL) note_overflow(block, product + gradient);
+}
+
+/* AT_ONCE vectors of each row, whose sums stay in registers. */
+INLINE void weigh_vectors(const axn_gradient_block *block, int64_t i, bool streams) {
   enum { LINE = 64 / sizeof(element) };
-  int64_t i = streams ? until_aligned(row->grad_x) : 0;
-  if (i > 0) sum_some(row, 0, i);
-  for (; i + AT_ONCE * WIDTH <= length; i += AT_ONCE * WIDTH) {
-    for (int at = 0; at < AT_ONCE * WIDTH; at += LINE) {
-      fetch(row->x + i + at, ahead);
-      fetch(row->grad_y + i + at, grad_y_ahead);
-    }
-    sum_vectors(row, i, streams);
+  const vector none = {0};
+  const bool adds = block->products != NULL && !block->starts;
+  vector products[AT_ONCE], gradients[AT_ONCE], scale[AT_ONCE];
+  for (int v = 0; v < AT_ONCE; v++) {
+    scale[v] = load(block->scale + i + v * WIDTH);
+    products[v] = adds ? load(block->products + i + v * WIDTH) : none;
+    gradients[v] = adds ? load(block->gradients + i + v * WIDTH) : none;
   }
-  for (; i < length; i += WIDTH) sum_some(row, i, length - i < WIDTH ? length - i : WIDTH);
+  const element *x = input_at(block->x, i), *grad_y = input_at(block->grad_y, i);
+  element *grad_x = output_at(block->grad_x, i);
+  for (int64_t r = 0; r < block->span.lines; r++) {
+    vector some[AT_ONCE];
+    for (int at = 0; at < AT_ONCE * WIDTH; at += LINE) fetch(x + at, block->ahead);
+    for (int v = 0; v < AT_ONCE; v++) {
+      some[v] = gradient_and_sums(block, r, load_elements(x + v * WIDTH),
+                                  load_elements(grad_y + v * WIDTH), scale[v], &products[v],
+                                  &gradients[v]);
+    }
+    put_all(grad_x, some, AT_ONCE, streams);
+    x += block->span.line_stride, grad_x += block->span.line_stride;
+    grad_y += block->grad_y_strides.line;
+  }
+  if (block->products == NULL) return;
+  for (int v = 0; v < AT_ONCE; v++) {
+    store(block->products + i + v * WIDTH, products[v]);
+    store(block->gradients + i + v * WIDTH, gradients[v]);
+  }
+  if (block->overflowed == NULL) return;
+  vector sum = none;
+  for (int v = 0; v < AT_ONCE; v++) sum += products[v] + gradients[v];
+  note_overflow(block, sum);
 }
 
-/* Visits a row once for what gradient_of_lines() and parameters() give in two, with the same operations in
- * the same order. */
-static void gradient_and_sums_of_lines(const axn_gradient_block *given) {
+/* Rows whose elements have a scale each: once for what gradient_of_lines() would give and, if they are due, for the
+ * sums that parameters() gives, with the same operations in the same order. What is loaded together is stored
+ * afterwards, as grad_x may be grad_y. */
+static void gradient_of_weighted_lines(const axn_gradient_block *given) {
   /* A copy that no store can change: its fields stay in registers. */
   const axn_gradient_block block = *given;
-  const axn_span *span = &block.span;
-  const int64_t rows_ahead = FLOATS_AHEAD / span->length + 1;
-  const int64_t ahead = rows_ahead * span->line_stride * (int64_t)sizeof(element);
-  const int64_t grad_y_ahead = rows_ahead * block.grad_y_strides.line * (int64_t)sizeof(element);
-  for (int64_t l = 0; l < span->lines; l++) {
-    const summed_row row = {.x = input_at(block.x, l * span->line_stride),
-                            .grad_y = input_at(block.grad_y, l * block.grad_y_strides.line),
-                            .grad_x = output_at(block.grad_x, l * span->line_stride),
-                            .products = block.products,
-                            .gradients = block.gradients,
-                            .factors = gradient_factors_of(&block, l, block.scale),
-                            .centre = block.centre[l]};
-    const bool streams = block.streams && worth_streaming(row.grad_x, span->length);
-    gradient_and_sums_of_row(&row, span->length, ahead, grad_y_ahead, streams);
-  }
+  const int64_t length = block.span.length;
+  const bool aligned =
+      block.span.lines == 1 || block.span.line_stride * (int64_t)sizeof(element) % 64 == 0;
+  const bool streams = block.streams && worth_streaming(block.grad_x, length) && aligned;
+  int64_t i = streams ? until_aligned(block.grad_x) : 0;
+  if (i > 0) weigh_some(given, 0, i);
+  for (; i + AT_ONCE * WIDTH <= length; i += AT_ONCE * WIDTH) weigh_vectors(&block, i, streams);
+  for (; i < length; i += WIDTH) weigh_some(given, i, length - i < WIDTH ? length - i : WIDTH);
 }
 
 static void gradient_weighted(const axn_gradient_block *block) {
-  if (block->products != NULL) {
-    gradient_and_sums_of_lines(block);
-  } else if (block->scale != NULL) {
-    gradient_of_lines(block, block->scale, false);
+  if (block->scale != NULL) {
+    gradient_of_weighted_lines(block);
   } else {
     gradient_of_rows(block);
   }

@@ -166,7 +166,8 @@ typedef struct axn_gradient_block {
   axn_span span; /* of x and grad_x */
   axn_strides grad_y_strides;
   const float *mean, *rstd;
-  const float *scale; /* weighted only, per element of a line, or, of columns, per row; null: 1 */
+  const float *
+      scale; /* weighted only, per element of a line, which has one row, or, of columns, per row; null: 1 */
   int64_t parameter_stride; /* from row to row, of columns */
   /* Not null: grad_y is that of what ReLU or leaky ReLU made, and goes through it where it is read; z is above 0
    * where (x - mean) * multiplier is above a bound, minus what is added there. Not where there is a scale, nor in
@@ -175,12 +176,16 @@ typedef struct axn_gradient_block {
   const float *multiplier, *bound;
   /* grad_x = grad_y * scale * from_gradient + (e * from_value + constant) */
   const float *from_gradient, *from_value, *constant;
-  /* Weighted only, where there is a scale and grad_x is apart from grad_y: sums that the gradients of the
-   * parameters are made of, added to, with room for whole vectors; null: not due. */
-  float *products;     /* of grad_y * (e - centre) */
-  float *gradients;    /* of grad_y */
-  const float *centre; /* mean of e; for these sums only */
-  bool streams;        /* grad_x will not stay in cache, so it is not to go there */
+  /* Weighted only, where there is a scale: sums that the gradients of the parameters are made of, added to;
+   * null: not due. */
+  float *products;      /* of grad_y * (e - centre) */
+  float *gradients;     /* of grad_y */
+  const float *centre;  /* mean of e; for these sums only, like the next two */
+  bool starts;          /* nothing has been added to them: what is there is not read */
+  bool *overflowed;     /* set where one of them is not finite; null: of no interest */
+  int64_t ahead;        /* weighted, with a scale: bytes of x that come next, to be fetched; */
+  int64_t grad_y_ahead; /* of grad_y, by the first pass */
+  bool streams;         /* grad_x will not stay in cache, so it is not to go there */
 } axn_gradient_block;
 
 /* Gradients of scale and shift, one parameter per column; each row has a statistic of its own. */
