@@ -550,8 +550,8 @@ static __attribute__((noinline, unused)) void add_float_fours(float *values, int
   if (count % WIDTH != 0) {
     memset(values + 4 * count, 0, (size_t)(4 * (WIDTH - count % WIDTH)) * sizeof *values);
   }
+  float sums[WIDTH];
   for (int64_t i = 0; i < count; i += HALF) {
-    float sums[WIDTH];
     if (i % WIDTH == 0) store(sums, add_float_vectors(values + 4 * i));
     const float *half = sums + i % WIDTH;
     if (count - i >= HALF) {
