@@ -190,6 +190,9 @@ typedef struct axn_parameter_rows {
 void axn_add_parameter_rows(const axn_backward_run *run, const axn_parameter_rows *rows,
                             double *scale, double *shift);
 
+/* Sums and writes the gradients of one unit of parameters. */
+void axn_parameters_of_unit(const axn_backward_run *run, const axn_place *unit);
+
 /* Writes what the caller asked for of `count` parameters from `first` on. */
 void axn_write_parameters(const axn_backward_run *run, int64_t first, int64_t count,
                           const double *scale, const double *shift);

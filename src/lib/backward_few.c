@@ -7,8 +7,6 @@
  */
 #include "backward.h"
 
-#include <string.h>
-
 /* What all columns share. */
 typedef struct few_samples {
   const axn_backward_run *run;
@@ -57,22 +55,6 @@ static axn_gradient_block block_of(const few_samples *few, const axn_place *colu
       .streams = run->streams};
 }
 
-/* The gradients of the parameters alone, for sums that overflow in float, too. */
-static void run_parameters(const few_samples *few, const axn_place *columns) {
-  const axn_axis *row = &few->run->plan->by_parameter.lines.row;
-  const axn_parameter_rows rows = {
-      .tensor = {columns->tensor[AXN_SIDE_X], columns->tensor[AXN_SIDE_Y]},
-      .rows = few->samples,
-      .columns = columns->cells,
-      .row_stride = {row->tensor[AXN_SIDE_X], row->tensor[AXN_SIDE_Y]},
-      .cell_stride = 1};
-  double scale[AXN_MOST_LINES], shift[AXN_MOST_LINES];
-  memset(scale, 0, (size_t)columns->cells * sizeof *scale);
-  memset(shift, 0, (size_t)columns->cells * sizeof *shift);
-  axn_add_parameter_rows(few->run, &rows, scale, shift);
-  axn_write_parameters(few->run, columns->cell, columns->cells, scale, shift);
-}
-
 /* All gradients; false where some of the parameters' overflowed. */
 static bool run_at_once(const few_samples *few, const axn_place *columns) {
   const axn_backward_run *run = few->run;
@@ -100,7 +82,8 @@ static void columns_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = few->run;
   for (int64_t u = begin; u < end; u++) {
     const axn_place columns = axn_unit_at(&run->plan->by_parameter.partition, u);
-    if (!run_at_once(few, &columns)) run_parameters(few, &columns);
+    /* Sums that overflow in float are taken again. */
+    if (!run_at_once(few, &columns)) axn_parameters_of_unit(run, &columns);
   }
   run->plan->kernels->finish_streams();
 }

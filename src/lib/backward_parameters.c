@@ -149,7 +149,6 @@ static void clear_sums(double *scale, double *shift, int64_t count) {
   memset(shift, 0, (size_t)count * sizeof *shift);
 }
 
-/* The parameters of one unit of theirs. */
 static void sum_parameters(const axn_backward_run *run, const axn_place *unit, double *scale,
                            double *shift) {
   const axn_nest *nest = &run->plan->by_parameter.lines;
@@ -167,14 +166,18 @@ static void sum_parameters(const axn_backward_run *run, const axn_place *unit, d
   }
 }
 
+void axn_parameters_of_unit(const axn_backward_run *run, const axn_place *unit) {
+  double scale[AXN_MOST_LINES], shift[AXN_MOST_LINES];
+  clear_sums(scale, shift, unit->cells);
+  sum_parameters(run, unit, scale, shift);
+  axn_write_parameters(run, unit->cell, unit->cells, scale, shift);
+}
+
 static void parameters_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
   for (int64_t u = begin; u < end; u++) {
     const axn_place unit = axn_unit_at(&run->plan->by_parameter.partition, u);
-    double scale[AXN_MOST_LINES], shift[AXN_MOST_LINES];
-    clear_sums(scale, shift, unit.cells);
-    sum_parameters(run, &unit, scale, shift);
-    axn_write_parameters(run, unit.cell, unit.cells, scale, shift);
+    axn_parameters_of_unit(run, &unit);
   }
 }
 

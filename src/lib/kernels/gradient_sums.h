@@ -6,6 +6,7 @@
 #include "element.h"
 #include "ending.h"
 #include "kernels.h"
+#include "lanes.h"
 #include "vector.h"
 
 enum {

@@ -166,8 +166,8 @@ typedef struct axn_gradient_block {
   axn_span span; /* of x and grad_x */
   axn_strides grad_y_strides;
   const float *mean, *rstd;
-  const float *
-      scale; /* weighted only, per element of a line, which has one row, or, of columns, per row; null: 1 */
+  /* Weighted only, per element of a line, which has one row, or, of columns, per row; null: 1. */
+  const float *scale;
   int64_t parameter_stride; /* from row to row, of columns */
   /* Not null: grad_y is that of what ReLU or leaky ReLU made, and goes through it where it is read; z is above 0
    * where (x - mean) * multiplier is above a bound, minus what is added there. Not where there is a scale, nor in

@@ -11,6 +11,7 @@
 
 #include "kernels.h"
 #include "element.h"
+#include "lanes.h"
 
 enum {
   LANES = 32, /* sums of one line side by side, in every variant */
