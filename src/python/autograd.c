@@ -83,7 +83,7 @@ PyObject *core_record(PyObject *module, PyObject *const *args, Py_ssize_t count)
   if (call == NULL || count < 2) return PyErr_Format(PyExc_TypeError, "not called by normalize()");
   PyObject *statistics = NULL;
   PyObject *y =
-      core_forward(call->plan, call->tensors, call->given, call->given ? NULL : &statistics);
+      core_forward(call->plan, call->tensors, call->given, false, call->given ? NULL : &statistics);
   if (y == NULL) return NULL;
   if (!set(args[0], KEPT, to_keep(call, statistics, args[0])) ||
       !set(args[0], TO_SAVE, to_save(call)))

@@ -109,11 +109,13 @@ PyObject *core_make_plan(const axn_desc *desc, bool folded);
 bool core_plan_is_active(PyObject *plan); /* whether it is one with an activation */
 
 /* Passes of a plan over tensors [x, scale, shift, residual, running_mean, running_variance]. Forward
- * returns y. The running statistics normalize where they are `given`; `statistics`, if not null, becomes
- * what backward takes for mean and rstd. Backward takes the first four, and as statistics these two and
- * those given (None for others). It returns a tuple of the gradients by the first four, as autograd takes
- * them, of those for which the tuple `wanted` says yes or no, rather than None: None where it says no. */
-PyObject *core_forward(PyObject *plan, PyObject *const *tensors, bool given, PyObject **statistics);
+ * returns y, which is x itself where it goes `over` that. The running statistics normalize where they are
+ * `given`; `statistics`, if not null, becomes what backward takes for mean and rstd. Backward takes the first
+ * four, and as statistics these two and those given (None for others). It returns a tuple of the gradients by
+ * the first four, as autograd takes them, of those for which the tuple `wanted` says yes or no, rather than
+ * None: None where it says no. */
+PyObject *core_forward(PyObject *plan, PyObject *const *tensors, bool given, bool over,
+                       PyObject **statistics);
 PyObject *core_backward(PyObject *plan, PyObject *grad_y, PyObject *const *tensors,
                         PyObject *const *statistics, PyObject *wanted);
 

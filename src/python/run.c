@@ -297,12 +297,12 @@ PyMethodDef plan_methods[] = {
     ENTRY(training), ENTRY(training_of_tensors), ENTRY(inference),     ENTRY(inference_of_tensors),
     ENTRY(backward), ENTRY(backward_of_tensors), {NULL, NULL, 0, NULL}};
 
-PyObject *core_forward(PyObject *object, PyObject *const *tensors, bool given,
+PyObject *core_forward(PyObject *object, PyObject *const *tensors, bool given, bool over,
                        PyObject **statistics) {
   plan_object *self = (plan_object *)object;
   PyObject *const x = tensors[0], *const scale = tensors[1], *const shift = tensors[2];
   PyObject *const residual = tensors[3], *const mean = tensors[4], *const variance = tensors[5];
-  PyObject *y = core_empty_like(x), *kept = Py_None, *done = NULL;
+  PyObject *y = over ? Py_NewRef(x) : core_empty_like(x), *kept = Py_None, *done = NULL;
   if (y == NULL) return NULL;
   if (statistics != NULL) {
     kept = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(2 * statistics_size(self)));

@@ -425,7 +425,7 @@ PyObject *core_plan_for_tensors(PyObject *module, PyObject *const *args, Py_ssiz
 }
 
 static PyObject *normalize(PyObject *function, PyObject *choice, PyObject *const *tensors,
-                           PyObject *momentum, PyObject *given) {
+                           bool over, PyObject *momentum, PyObject *given) {
   enum { OPTIONS = 6 };
   const bool is_given = Py_IsTrue(given) != 0;
   if (is_given && Py_IsNone(tensors[RUNNING_MEAN])) Py_RETURN_NONE;
@@ -444,17 +444,18 @@ static PyObject *normalize(PyObject *function, PyObject *choice, PyObject *const
   }
   const struct core_call call = {plan, tensors, choice, is_given};
   PyObject *y = wants_gradient ? core_differentiate(function, &call)
-                               : core_forward(plan, tensors, is_given, NULL);
+                               : core_forward(plan, tensors, is_given, over, NULL);
   Py_DECREF(plan);
   return y;
 }
 
 PyObject *core_normalize(PyObject *module, PyObject *const *args, Py_ssize_t count) {
   (void)module;
-  const bool runs = count == 10; /* with running statistics, or without all that goes with them */
-  if ((count != 6 && !runs) || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) != 6)
-    return PyErr_Format(PyExc_TypeError, "6 or 10 arguments are due");
+  const bool runs = count == 11; /* with running statistics, or without all that goes with them */
+  if ((count != 7 && !runs) || !PyTuple_Check(args[1]) || PyTuple_Size(args[1]) != 6)
+    return PyErr_Format(PyExc_TypeError, "7 or 11 arguments are due");
   PyObject *const tensors[TENSORS] = {
-      args[2], args[3], args[4], args[5], runs ? args[6] : Py_None, runs ? args[7] : Py_None};
-  return normalize(args[0], args[1], tensors, runs ? args[8] : Py_None, runs ? args[9] : Py_False);
+      args[2], args[3], args[4], args[5], runs ? args[7] : Py_None, runs ? args[8] : Py_None};
+  return normalize(args[0], args[1], tensors, Py_IsTrue(args[6]) != 0, runs ? args[9] : Py_None,
+                   runs ? args[10] : Py_False);
 }

@@ -61,11 +61,12 @@ def use_tensors(
 # y, or None where the call is not eager or the tensors are none that the library takes. Where one wants a
 # gradient, `apply`, of the autograd.Function with the methods below, is called with those of x, scale, shift and
 # residual that are no None; options are norm, groups, axis (or the extents of the last axes), epsilon, activation
-# and negative_slope. What is optional here comes all together.
+# and negative_slope. Where none does, and `inplace` says so, y is x, overwritten. What is optional here comes all
+# together.
 def normalize(
     apply: Callable[..., Any], options: tuple[str, int, int | tuple[int, ...], float, str, float], x: Any,
-    scale: Any, shift: Any, residual: Any, running_mean: Any = ..., running_variance: Any = ...,
-    momentum: float = ..., given: bool = ..., /,
+    scale: Any, shift: Any, residual: Any, inplace: bool, running_mean: Any = ...,
+    running_variance: Any = ..., momentum: float = ..., given: bool = ..., /,
 ) -> Any: ...
 # forward of the autograd.Function, and a method `apply` for the type of its nodes, which is backward where the
 # call is eager; elsewhere it calls the Function's backward. What forward has to hand on is in `kept` of the context:

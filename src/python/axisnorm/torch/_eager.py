@@ -60,12 +60,15 @@ def axis_of(axis: int | tuple[int, ...], x: Tensor) -> int:
 def normalize(
     x: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, options: Options,
     running_mean: Tensor | None, running_variance: Tensor | None, momentum: float, given: bool,
+    inplace: bool = False,
 ) -> Tensor | None:
     """y, or None where PyTorch looks on, or the tensors are none that the library takes.
 
     Running statistics normalize where they are `given`; else they are updated in place."""
     y: Tensor | None = _core.normalize(
-        apply, options, x, scale, shift, residual, running_mean, running_variance, momentum, given)
+        apply, options, x, scale, shift, residual, inplace, running_mean, running_variance, momentum, given)
+    if y is x:
+        overwritten(x)
     if y is not None and running_mean is not None and not given:
         _count_changes(running_mean, running_variance)  # type: ignore[arg-type]
     return y
@@ -75,6 +78,12 @@ def densified(x: Tensor, norm: str) -> Tensor:
     """x, copied where it lies as the library does not take it, if its type is known at all."""
     is_known = x.is_cpu and x.layout == torch.strided and not x.is_nested and x.dtype in ELEMENTS
     return dense(x, norm) if is_known else x
+
+
+def overwritten(x: Tensor) -> Tensor:
+    """x, in whose place y is now."""
+    _count_changes(x)
+    return x
 
 
 def _count_changes(*tensors: Tensor) -> None:

@@ -155,7 +155,7 @@ def _without_running(
         copied = _eager.densified(x, norm)
         y: Tensor | None = None
         if copied is not x:
-            y = _core.normalize(_eager.apply, options, copied, scale, shift, residual)
+            y = _core.normalize(_eager.apply, options, copied, scale, shift, residual, False)
         if y is not None:
             return y
     _check(x, residual, activation)
@@ -174,6 +174,7 @@ def batch_norm(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *,
     residual: Tensor | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
+    inplace: bool = False,
 ) -> Tensor:
     """As torch.nn.functional.batch_norm: input [N, C, spatial...], all others [C].
 
@@ -181,11 +182,13 @@ def batch_norm(
         residual: as input; added to what is normalized, before the activation.
         activation: applied last, in the same pass.
         negative_slope: of "leaky-relu", else ignored.
+        inplace: the result may take the place of input, which saves memory and time. It does so where no gradient
+            is recorded, since backward needs input as it was, and axisnorm computes. Use what is returned.
     """
     options = "batch", 1, 1, eps, activation or "none", negative_slope
     if not is_dynamo_compiling():
         y = _eager.normalize(input, weight, bias, residual, options, running_mean, running_var, momentum,
-                             not training)
+                             not training, inplace)
         if y is not None:
             return y
     return _with_running(
@@ -198,15 +201,16 @@ def instance_norm(
     weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
     momentum: float = 0.1, eps: float = 1e-5, *, residual: Tensor | None = None,
     activation: Activation | None = None, negative_slope: float = 0.01,
+    inplace: bool = False,
 ) -> Tensor:
     """As torch.nn.functional.instance_norm: input [N, C, spatial...], all others [C].
 
-    residual, activation and negative_slope are those of `batch_norm`.
+    residual, activation, negative_slope and inplace are those of `batch_norm`.
     """
     options = "instance", 1, 1, eps, activation or "none", negative_slope
     if not is_dynamo_compiling():
         y = _eager.normalize(input, weight, bias, residual, options, running_mean, running_var, momentum,
-                             not use_input_stats)
+                             not use_input_stats, inplace)
         if y is not None:
             return y
     return _with_running(
@@ -218,18 +222,18 @@ def instance_norm(
 def layer_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5, *, residual: Tensor | None = None, activation: Activation | None = None,
-    negative_slope: float = 0.01,
+    negative_slope: float = 0.01, inplace: bool = False,
 ) -> Tensor:
     """As torch.nn.functional.layer_norm: input [..., *normalized_shape], weight and bias normalized_shape.
 
-    residual, activation and negative_slope are those of `batch_norm`.
+    residual, activation, negative_slope and inplace are those of `batch_norm`.
     """
     shape = tuple(normalized_shape)
     options = "layer", 1, shape, eps, activation or "none", negative_slope
     if not is_dynamo_compiling():
-        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, bias, residual)
+        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, bias, residual, inplace)
         if y is not None:
-            return y
+            return y if y is not input else _eager.overwritten(y)
     return _without_running(options, _ends_in(input, shape), input, weight, bias, residual, shape,
                             functional.layer_norm, input, shape, weight, bias, eps)
 
@@ -237,10 +241,11 @@ def layer_norm(
 def rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None, *,
     residual: Tensor | None = None, activation: Activation | None = None, negative_slope: float = 0.01,
+    inplace: bool = False,
 ) -> Tensor:
     """As torch.nn.functional.rms_norm: input [..., *normalized_shape], weight normalized_shape.
 
-    residual, activation and negative_slope are those of `batch_norm`.
+    residual, activation, negative_slope and inplace are those of `batch_norm`.
     """
     shape = tuple(normalized_shape)
     epsilon = eps
@@ -249,9 +254,9 @@ def rms_norm(
         epsilon = torch.finfo(dtype).eps if dtype is not None else 0.0
     options = "rms", 1, shape, epsilon, activation or "none", negative_slope
     if not is_dynamo_compiling():
-        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, None, residual)
+        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, None, residual, inplace)
         if y is not None:
-            return y
+            return y if y is not input else _eager.overwritten(y)
     return _without_running(options, _ends_in(input, shape), input, weight, None, residual, shape,
                             functional.rms_norm, input, shape, weight, eps)
 
@@ -259,17 +264,17 @@ def rms_norm(
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
     eps: float = 1e-5, *, residual: Tensor | None = None, activation: Activation | None = None,
-    negative_slope: float = 0.01,
+    negative_slope: float = 0.01, inplace: bool = False,
 ) -> Tensor:
     """As torch.nn.functional.group_norm: input [N, C, spatial...], weight and bias [C].
 
-    residual, activation and negative_slope are those of `batch_norm`.
+    residual, activation, negative_slope and inplace are those of `batch_norm`.
     """
     options = "group", num_groups, 1, eps, activation or "none", negative_slope
     if not is_dynamo_compiling():
-        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, bias, residual)
+        y: Tensor | None = _core.normalize(_eager.apply, options, input, weight, bias, residual, inplace)
         if y is not None:
-            return y
+            return y if y is not input else _eager.overwritten(y)
     fits = 2 <= input.dim() <= 5 and num_groups > 0 and input.shape[1] % num_groups == 0
     return _without_running(options, fits, input, weight, bias, residual, input.shape[1:2],
                             functional.group_norm, input, num_groups, weight, bias, eps)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ._calls import may_overwrite_latest
 from ._functions import Activation, batch_norm, check_activation, group_norm, instance_norm, layer_norm, rms_norm
 
 
@@ -21,12 +22,13 @@ class Normalization(nn.Module):
         activation: applied last: "relu", "leaky-relu", "silu", "gelu" or "gelu-tanh".
         negative_slope: of "leaky-relu", else ignored.
 
-    forward(input, residual=None): the residual, like input, is added before the activation. An activation and a
-    slope after these take the place of the module's.
+    forward(input, residual=None, ..., inplace=False): the residual, like input, is added before the activation. An
+    activation and a slope after these take the place of the module's. inplace is that of `batch_norm`.
     """
 
     activation: Activation | None = None
     negative_slope: float = 0.01
+    _source: nn.Module | None = None  # which returns the input, and nothing else needs that: `replace` says so
 
     def __init__(
         self, *arguments: Any, activation: Activation | None = None, negative_slope: float = 0.01,
@@ -51,10 +53,12 @@ def _held(module: nn.Module, members: dict[str, Any], name: str) -> Any:
 class _BatchNorm(Normalization, nn.modules.batchnorm._BatchNorm):
     def forward(
         self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
-        negative_slope: float = 0.0,
+        negative_slope: float = 0.0, inplace: bool = False,
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
+        if self._source is not None:
+            inplace = inplace or may_overwrite_latest(self, self._source, input)
         self._check_input_dim(input)
         parameters, buffers = self._parameters, self._buffers
         momentum = 0.0 if self.momentum is None else self.momentum
@@ -70,7 +74,8 @@ class _BatchNorm(Normalization, nn.modules.batchnorm._BatchNorm):
                     momentum = 1.0 / float(batches)
         return batch_norm(
             input, mean, variance, _held(self, parameters, "weight"), _held(self, parameters, "bias"), from_input,
-            momentum, self.eps, residual=residual, activation=activation, negative_slope=negative_slope)
+            momentum, self.eps, residual=residual, activation=activation, negative_slope=negative_slope,
+            inplace=inplace)
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
@@ -88,10 +93,12 @@ class BatchNorm3d(_BatchNorm, nn.BatchNorm3d):
 class _InstanceNorm(Normalization, nn.modules.instancenorm._InstanceNorm):
     def forward(
         self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
-        negative_slope: float = 0.0,
+        negative_slope: float = 0.0, inplace: bool = False,
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
+        if self._source is not None:
+            inplace = inplace or may_overwrite_latest(self, self._source, input)
         self._check_input_dim(input)
         batched = input.dim() != self._get_no_batch_dim()
         self._check_features(input)
@@ -103,7 +110,8 @@ class _InstanceNorm(Normalization, nn.modules.instancenorm._InstanceNorm):
             input, _held(self, buffers, "running_mean"), _held(self, buffers, "running_var"),
             _held(self, parameters, "weight"), _held(self, parameters, "bias"),
             self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum,
-            self.eps, residual=residual, activation=activation, negative_slope=negative_slope)
+            self.eps, residual=residual, activation=activation, negative_slope=negative_slope,
+            inplace=inplace)
         return y if batched else y.squeeze(0)
 
     def _check_features(self, input: Tensor) -> None:
@@ -130,13 +138,15 @@ class LayerNorm(Normalization, nn.LayerNorm):
 
     def forward(
         self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
-        negative_slope: float = 0.0,
+        negative_slope: float = 0.0, inplace: bool = False,
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
+        if self._source is not None:
+            inplace = inplace or may_overwrite_latest(self, self._source, input)
         weight, bias = _held(self, self._parameters, "weight"), _held(self, self._parameters, "bias")
         return layer_norm(input, self.normalized_shape, weight, bias, self.eps, residual=residual,
-                          activation=activation, negative_slope=negative_slope)
+                          activation=activation, negative_slope=negative_slope, inplace=inplace)
 
 
 class RMSNorm(Normalization, nn.RMSNorm):
@@ -144,13 +154,15 @@ class RMSNorm(Normalization, nn.RMSNorm):
 
     def forward(
         self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
-        negative_slope: float = 0.0,
+        negative_slope: float = 0.0, inplace: bool = False,
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
+        if self._source is not None:
+            inplace = inplace or may_overwrite_latest(self, self._source, input)
         weight = _held(self, self._parameters, "weight")
         return rms_norm(input, self.normalized_shape, weight, self.eps, residual=residual, activation=activation,
-                        negative_slope=negative_slope)
+                        negative_slope=negative_slope, inplace=inplace)
 
 
 class GroupNorm(Normalization, nn.GroupNorm):
@@ -158,10 +170,12 @@ class GroupNorm(Normalization, nn.GroupNorm):
 
     def forward(
         self, input: Tensor, residual: Tensor | None = None, activation: Activation | None = None,
-        negative_slope: float = 0.0,
+        negative_slope: float = 0.0, inplace: bool = False,
     ) -> Tensor:
         if activation is None:
             activation, negative_slope = self.activation, self.negative_slope
+        if self._source is not None:
+            inplace = inplace or may_overwrite_latest(self, self._source, input)
         weight, bias = _held(self, self._parameters, "weight"), _held(self, self._parameters, "bias")
         return group_norm(input, self.num_groups, weight, bias, self.eps, residual=residual,
-                          activation=activation, negative_slope=negative_slope)
+                          activation=activation, negative_slope=negative_slope, inplace=inplace)

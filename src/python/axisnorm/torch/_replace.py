@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,9 +12,9 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, fx, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from . import _modules
+from ._calls import is_called_plainly, is_watched, may_overwrite, noted, noting
 from ._functions import Activation
 from ._modules import Normalization
 from ._subclasses import original, stand_in
@@ -43,19 +44,12 @@ def _activation_of(module: nn.Module) -> tuple[Activation, float] | None:
     return None
 
 
-def _is_called_plainly(module: nn.Module) -> bool:
-    """Whether calling it is its class's forward, and nobody looks on."""
-    return not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-                or module._backward_pre_hooks or "forward" in module.__dict__
-                or module.__dict__.get("_compiled_call_impl") is not None)
-
-
 def _fusible(norm: Any, following: nn.Module) -> tuple[Activation, float] | None:
     """The activation that a normalization can take over from the module that is called with its output."""
     if type(norm) not in _THEIRS or norm.activation is not None:
         return None
     activation = _activation_of(following)
-    return activation if activation and _is_called_plainly(norm) and _is_called_plainly(following) else None
+    return activation if activation and is_called_plainly(norm) and is_called_plainly(following) else None
 
 
 class _Fusing(nn.Sequential):
@@ -64,17 +58,21 @@ class _Fusing(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         modules: list[Any] = list(self)
-        place = 0
-        watched = _has_any_global_hook()
+        place, source = 0, None
+        watched = is_watched()
         while place < len(modules):
             module, following = modules[place], modules[place + 1:place + 2]
             fused = None if watched or not following else _fusible(module, following[0])
-            if fused is None:
-                input = module(input)
+            inplace = source is not None and type(module) in _THEIRS and may_overwrite(module, source)
+            if fused is not None:
+                input = module.forward(input, None, *fused, inplace)
                 place += 1
+            elif inplace:
+                input = module.forward(input, inplace=True)
             else:
-                input = module.forward(input, None, *fused)
-                place += 2
+                input = module(input)
+            source = module
+            place += 1
         return input
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -139,34 +137,51 @@ def _double(parent: nn.Module) -> nn.Module:
     return double
 
 
-def _trace(parent: nn.Module, training: bool) -> fx.Graph:
+def _trace(parent: nn.Module, training: bool, fixed: dict[str, None]) -> fx.Graph | None:
+    """What a call records, with these arguments; None if it cannot be traced, whatever it does."""
     modes = {module: module.training for module in parent.modules()}
     for module in modes:
         module.training = training
+    double, tracer = _double(parent), _Children()
     try:
-        return _Children().trace(_double(parent))
-    except Exception:  # whatever it does that cannot be traced
-        return fx.Graph()
+        graph = tracer.trace(double, fixed)
+    except Exception:
+        return None
     finally:
         for module, mode in modes.items():
             module.training = mode
+    for value in vars(double).values():  # what the forward keeps is used there too
+        if isinstance(value, fx.Proxy):
+            graph.call_function(id, (value.node,))
+    return graph
 
 
-def _pairs_in(parent: nn.Module, training: bool) -> set[tuple[str, str]]:
-    """Names of normalizations and of the activations that are called with their outputs and nothing else."""
-    graph = _trace(parent, training)
+def _pairs_in(graph: fx.Graph) -> set[tuple[str, str]]:
+    """Names of modules, and of those that are called with their outputs and nothing else."""
     calls = [node for node in graph.nodes if node.op == "call_module"]
     times = Counter(node.target for node in calls)
     return {
-        (str(norm.target), str(node.target)) for node in calls for norm in node.args
-        if isinstance(norm, fx.Node) and norm.op == "call_module" and len(norm.args) == 1 and not norm.kwargs
-        and len(node.args) == 1 and not node.kwargs and list(norm.users) == [node]
-        and times[norm.target] == times[node.target] == 1}
+        (str(first.target), str(node.target)) for node in calls for first in node.args
+        if isinstance(first, fx.Node) and first.op == "call_module" and len(first.args) == 1 and not first.kwargs
+        and len(node.args) == 1 and not node.kwargs and list(first.users) == [node]
+        and times[first.target] == times[node.target] == 1}
 
 
-def _traced_pairs(model: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
-    """Normalizations and activations, each registered once in the model, of which a trace in training and one
-    in evaluation say the same."""
+def _pairs_of(parent: nn.Module) -> set[tuple[str, str]]:
+    """Those that traces in training and in evaluation have in common, with and without arguments that may be None.
+    Without them there may be no call."""
+    parameters = inspect.signature(parent.forward).parameters.values()
+    absent = {parameter.name: None for parameter in parameters if parameter.default is None}
+    graphs = [_trace(parent, training, {}) for training in (True, False)]
+    if None in graphs:
+        return set()
+    if absent:
+        graphs += [_trace(parent, training, absent) for training in (True, False)]
+    return set.intersection(*(_pairs_in(graph) for graph in graphs if graph is not None))
+
+
+def _traced_pairs(model: nn.Module) -> Iterator[tuple[Any, Any]]:
+    """Modules, one called with the output of the other, each registered once in the model."""
     places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     for parent in model.modules():
         kinds = [type(child) for child in parent.children()]
@@ -174,19 +189,22 @@ def _traced_pairs(model: nn.Module) -> Iterator[tuple[Any, nn.Module]]:
             continue
         if "forward" in parent.__dict__:  # torch.fx would trace that of its class
             continue
-        for names in sorted(_pairs_in(parent, True) & _pairs_in(parent, False)):
-            norm, following = map(parent.get_submodule, names)
-            if places[id(norm)] == places[id(following)] == 1:
-                yield norm, following
+        for names in sorted(_pairs_of(parent)):
+            first, following = map(parent.get_submodule, names)
+            if places[id(first)] == places[id(following)] == 1:
+                yield first, following
 
 
 def _fuse_traced(model: nn.Module) -> None:
-    for norm, following in list(_traced_pairs(model)):
-        fused = _fusible(norm, following)
+    for first, following in list(_traced_pairs(model)):
+        fused = _fusible(first, following)
         if fused is not None:
-            norm.activation, norm.negative_slope = fused
-            norm.__dict__["_took_over"] = following  # not one of its modules
+            first.activation, first.negative_slope = fused
+            first.__dict__["_took_over"] = following  # not one of its modules
             following.__class__ = _PASSING[type(following)]
+        elif type(following) in _THEIRS and (kind := noting(type(first))) is not None:
+            first.__class__ = kind
+            following.__dict__["_source"] = first  # not one of its modules either
 
 
 def replace(model: Model, fuse: bool | str = False) -> Model:
@@ -198,9 +216,11 @@ def replace(model: Model, fuse: bool | str = False) -> Model:
 
     Args:
         fuse: True: in nn.Sequential, a ReLU, LeakyReLU, SiLU or GELU that comes directly after a normalization
-            is computed in its pass. "trace": also where torch.fx sees a module call one with the output of the
-            other, which it uses for nothing else; it records one call in training and one in evaluation, so
-            the module must not choose by anything else what it calls. Modules with hooks are not fused.
+            is computed in its pass; and where gradients are disabled, a normalization directly after a
+            convolution or nn.Linear writes over what that returned. "trace": also where torch.fx sees a module
+            call one with the output of the other, which it uses for nothing else; it records calls in training
+            and in evaluation, with arguments that may be None and without, so the module must not choose by
+            anything else what it calls. Modules with hooks are not fused.
     """
     if fuse not in (False, True, "trace"):
         raise ValueError(f"fuse: {fuse!r} is not False, True or 'trace'")
@@ -220,13 +240,14 @@ def restore(model: Model) -> Model:
     """Undoes `replace`. Modules that were made with an activation of their own stay."""
     module: Any
     for module in model.modules():
+        module.__dict__.pop("_source", None)
         if type(module) in _THEIRS and "_took_over" in module.__dict__:
             for name in ("_took_over", "activation", "negative_slope"):
                 del module.__dict__[name]
         if isinstance(module, _Fusing):
             module.__class__ = _original(type(module))
-        elif type(module) in _PASSED:
-            module.__class__ = _PASSED[type(module)]
+        elif (kind := _PASSED.get(type(module)) or noted(type(module))) is not None:
+            module.__class__ = kind
         elif type(module) in _THEIRS and module.activation is None:
             module.__class__ = _THEIRS[type(module)]
         elif (kind := original(type(module))) is not None:
