@@ -462,7 +462,9 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
   geometry.sums = nest_of(&plain, &partition->unit, twice);
   geometry.lines = nest_of(&partition->axes, &partition->unit, twice);
   set_unit_cells(partition, choose_unit_cells(&geometry, threads, twice));
-  partition->abreast = partition->kept.count == 0 && shares_rows(&geometry, twice);
+  const bool rows = !twice && geometry.lines.row.extent > 1;
+  partition->whole = !shares_rows(&geometry, twice);
+  partition->abreast = partition->kept.count == 0 && (rows || !partition->whole);
   const int64_t widest = axn_smaller(partition->unit.extent, most_cells(&geometry));
   cut(&geometry.sums, partition->unit_cells, widest, values_of_block(&geometry));
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */

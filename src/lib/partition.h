@@ -92,8 +92,9 @@ typedef struct axn_partition {
   int64_t cells;      /* in all */
   int64_t values;     /* elements per cell */
   bool far;           /* the tensor is too large for caches near a core */
-  bool
-      abreast; /* all units, or the only one, lie side by side, and threads had better share their rows */
+  /* All units, or the only one, lie side by side, and threads had better share their rows: each has a run of
+   * memory then, as it has in the layers before and after. `whole`: but not for sums. */
+  bool abreast, whole;
   axn_axis_list axes; /* canonical: all of them, the innermost last */
 } axn_partition;
 

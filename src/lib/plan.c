@@ -208,7 +208,8 @@ int64_t axn_statistics(const axn_plan *plan) {
 bool axn_split_units(const axn_runner *runner, const axn_partition *partition, int64_t pieces) {
   const int64_t width = axn_runner_width(runner);
   if (width == 1 || pieces == 1) return false;
-  return partition->abreast || (partition->units < 4 * width && partition->units % width != 0);
+  return (partition->abreast && !partition->whole) ||
+         (partition->units < 4 * width && partition->units % width != 0);
 }
 
 bool axn_streams_output(const axn_plan *plan, int tensors, bool in_place) {
