@@ -132,7 +132,7 @@ def _with_rule(call: Callable[..., Any], fold: Callable[..., Any]) -> Callable[.
 
     @function.def_vmap
     def rule(size: int, batched: Sequence[Any], *args: Any) -> Any:
-        results = fold(size, batched, *args)
+        results = fold(size, batched, *args) if size > 0 else None
         if results is None:
             results = _in_turn(function, batched, args)
         return results, jax.tree.map(lambda _: True, results)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import jax
@@ -67,16 +68,29 @@ def _running(norm: Norm, mean: Any, variance: Any, x: Array) -> Any:
     return _array("running_mean", mean, shape, x), _array("running_variance", variance, shape, x)
 
 
+def _constant(value: Any) -> Any:
+    """What a scalar of JAX holds, which could not be a part of a traced program's constants; all else as it is."""
+    is_scalar = isinstance(value, Array) and not isinstance(value, jax.core.Tracer) and value.ndim == 0
+    return value.item() if is_scalar else value
+
+
+def _index(name: str, value: Any) -> int:
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: {value!r} where a whole number is expected")
+    return operator.index(value)
+
+
 def _norm(
     name: str, layout: str, activation: str | None, momentum: float | None = 0.1, **options: Any,
 ) -> Norm:
     """Of the functions' arguments, where an activation of None is none, a momentum of None the plain average."""
-    return Norm(name, _is_last(layout), activation=activation or "none",
-                momentum=momentum_of(momentum), **options)
+    constants = {key: _constant(value) for key, value in options.items()}
+    return Norm(name, _is_last(layout), activation="none" if activation is None else activation,
+                momentum=momentum_of(_constant(momentum)), **constants)
 
 
 def _channel_norm(
-    norm: Norm, x: ArrayLike, scale: Any, shift: Any, residual: Any, return_statistics: bool,
+    norm: Norm, x: Any, scale: Any, shift: Any, residual: Any, return_statistics: bool,
     running_mean: Any = None, running_variance: Any = None, training: bool = False, batch_count: Any = None,
 ) -> Any:
     """A normalization with parameters per channel."""
@@ -104,12 +118,12 @@ def _channel_norm(
 
 
 def _row_norm(
-    name: str, x: ArrayLike, scale: Any, shift: Any, axis: int, epsilon: float, parameters: str | None,
+    name: str, x: Any, scale: Any, shift: Any, axis: int, epsilon: float, parameters: str | None,
     residual: Any, activation: str | None, negative_slope: float, layout: str, return_statistics: bool,
 ) -> Any:
     """Layer and RMS normalization. Where parameters are per element, x is a matrix."""
     x = jnp.asarray(x)
-    channels_last, shape = _is_last(layout), x.shape
+    channels_last, shape, axis = _is_last(layout), x.shape, _index("axis", axis)
     first = axis + x.ndim if axis < 0 else axis
     if not 0 <= first < x.ndim:
         raise ArgumentError(f"axis: {axis}, of {x.ndim} axes")
