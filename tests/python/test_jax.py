@@ -344,6 +344,16 @@ def test_empty_batch(norm):
     assert jax.vmap(lambda x: ours(x, scale)[0])(jnp.stack([x, x])).shape == (2, *x.shape)
 
 
+@pytest.mark.parametrize("norm", ROWS)
+def test_empty_batch_as_one_row(norm):
+    x, scale = jnp.zeros((0, 3)), jnp.ones((0, 3))
+    ours = lambda x, scale: function(norm)(x, scale, axis=0, return_statistics=True)  # noqa: E731
+    results, pull_back = jax.vjp(ours, x, scale)
+    due = function(norm, axisnorm)(numpy.zeros((0, 3)), numpy.zeros((0, 3)), axis=0, return_statistics=True)
+    near(results, due)
+    assert [gradient.shape for gradient in pull_back(results)] == [(0, 3)] * 2
+
+
 def test_threads(random):
     """Large enough for XLA's pool: several calls at the same time, in one program and in several."""
     x = random.normal(size=(16, 32, 24, 24)).astype(numpy.float32)

@@ -117,6 +117,13 @@ def _channel_norm(
     return _normalize(norm, x, scale, shift, residual)
 
 
+def _matrix(shape: tuple[int, ...], first: int) -> tuple[int, int]:
+    """Rows to normalize, and their columns. No samples that share a statistic are no rows, of one column."""
+    if first == 0 and shape[0] == 0:
+        return 0, 1
+    return math.prod(shape[:first]), math.prod(shape[first:])
+
+
 def _row_norm(
     name: str, x: Any, scale: Any, shift: Any, axis: int, epsilon: float, parameters: str | None,
     residual: Any, activation: str | None, negative_slope: float, layout: str, return_statistics: bool,
@@ -141,10 +148,10 @@ def _row_norm(
     residual = _residual(residual, x)
     if per_element:
         norm = norm._replace(channels_last=False, axis=1)
-        matrix = (math.prod(shape[:first]), math.prod(shape[first:]))
+        matrix = _matrix(shape, first)
         x, residual = jax.tree.map(lambda array: array.reshape(matrix), (x, residual))
         norm.plan(x)
-        scale, shift = (None if array is None else array.reshape(-1) for array in (
+        scale, shift = (None if array is None or x.size == 0 else array.reshape(-1) for array in (
             _array("scale", scale, shape[first:], x), _array("shift", shift, shape[first:], x)))
     else:
         due = norm.plan(x).parameters[1]
@@ -153,7 +160,9 @@ def _row_norm(
         return _normalize(norm, x, scale, shift, residual).reshape(shape)
     result = _train(norm, x, scale, shift, residual, None, None)
     kept = (result.mean, result.rstd) if norm.has_mean else (result.rstd,)
-    return (result.y.reshape(shape), *(statistic.reshape(shape[:first]) for statistic in kept))
+    return (result.y.reshape(shape), *(
+        statistic.reshape(shape[:first]) if x.size > 0 else jnp.zeros(shape[:first], statistic.dtype)
+        for statistic in kept))
 
 
 def batch_norm(
