@@ -69,7 +69,7 @@ def _running(norm: Norm, mean: Any, variance: Any, x: Array) -> Any:
 
 
 def _constant(value: Any) -> Any:
-    """What a scalar of JAX holds, which could not be a part of a traced program's constants; all else as it is."""
+    """What a scalar of JAX holds, which could not be a constant of a traced program; all else as it is."""
     is_scalar = isinstance(value, Array) and not isinstance(value, jax.core.Tracer) and value.ndim == 0
     return value.item() if is_scalar else value
 
