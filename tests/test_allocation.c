@@ -10,9 +10,19 @@
 #include <axisnorm/moments.h>
 
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+
+/* AddressSanitizer takes more of the stack. */
+#if defined(__SANITIZE_ADDRESS__)
+#define HAS_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define HAS_ASAN 1
+#endif
+#endif
 
 static long calls;        /* of any allocating function */
 static long live;         /* allocated and not freed */
@@ -325,5 +335,65 @@ Test(allocation, peak_of_memory_does_not_grow_in_a_run) {
     check_peak(desc);
     desc.layout = AXN_CHANNELS_LAST;
     check_peak(desc);
+  }
+}
+
+/* ---- stack ---- */
+
+typedef struct stack_run {
+  const axn_plan *plan;
+  const axn_plan_info *info;
+  buffers *all;
+} stack_run;
+
+static void *run_all(void *data) {
+  const stack_run *run = data;
+  run_training(run->plan, run->info, run->all);
+  run_inference(run->plan, run->info, run->all);
+  run_backward(run->plan, run->info, run->all);
+  run_moments(run->plan, run->info, run->all);
+  return NULL;
+}
+
+/* How much of a stack that held one value no longer does. */
+static size_t stack_taken(stack_run *run) {
+  enum { STACK = 1 << 20, PAINT = 0x5a };
+  void *memory = NULL;
+  pthread_attr_t attributes;
+  pthread_t thread;
+  cr_assert(__real_posix_memalign(&memory, 4096, STACK) == 0);
+  memset(memory, PAINT, STACK);
+  cr_assert(pthread_attr_init(&attributes) == 0);
+  cr_assert(pthread_attr_setstack(&attributes, memory, STACK) == 0);
+  cr_assert(pthread_create(&thread, &attributes, run_all, run) == 0);
+  cr_assert(pthread_join(thread, NULL) == 0);
+  pthread_attr_destroy(&attributes);
+  size_t left = 0;
+  while (left < STACK && ((const unsigned char *)memory)[left] == PAINT) left++;
+  __real_free(memory);
+  return STACK - left;
+}
+
+/* What docs/embedding.md and docs/performance.md say of optimized builds, and some for the thread itself. */
+Test(allocation, stack) {
+  enum { STATED = 160 << 10, OF_THREAD = 16 << 10 };
+#if !defined(__OPTIMIZE__) || defined(HAS_ASAN)
+  return;
+#endif
+  for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
+    for (int layout = AXN_CHANNELS_FIRST; layout <= AXN_CHANNELS_LAST; layout++) {
+      axn_desc desc = chosen((axn_norm)norm, (axn_layout)layout);
+      axn_plan *plan = NULL;
+      axn_plan_info info = axn_plan_info_init();
+      desc.threads = 1;
+      cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+      cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
+      buffers all = buffers_for(&info);
+      stack_run run = {plan, &info, &all};
+      const size_t taken = stack_taken(&run);
+      cr_expect(taken <= STATED + OF_THREAD, "%s: %zu bytes of stack", desc_text(&desc), taken);
+      buffers_free(&all);
+      axn_plan_destroy(plan);
+    }
   }
 }

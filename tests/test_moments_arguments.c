@@ -187,6 +187,17 @@ Test(moments_arguments, of_merge) {
   axn_plan_destroy(on.plan);
 }
 
+/* As of layer normalization where N is 0; what the count says has no part in it. */
+Test(moments_arguments, no_statistics_no_arrays) {
+  axn_moment_state into = axn_moment_state_init(), from = axn_moment_state_init();
+  into.count = from.count = 3;
+  cr_assert(axn_moments_merge(&into, &from, NULL) == AXN_OK);
+  cr_assert(into.count == 6);
+  into.count = 0;
+  cr_assert(axn_moments_merge(&into, &from, NULL) == AXN_OK);
+  cr_assert(into.count == 3);
+}
+
 Test(moments_arguments, of_finish) {
   axn_desc desc = batch_desc();
   table on = make(&desc);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Every bad argument of the functions that make, describe and name things. */
 #include "cases.h"
+#include "loops.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -313,6 +314,22 @@ Test(plan_arguments, threads) {
   check_refused(&desc, AXN_ERROR_THREADS, "threads");
   desc.threads = 1000000;
   check_accepted(&desc);
+}
+
+/* OpenMP's runtimes crash where they are to start a million; a host is told what was asked for. */
+Test(plan_arguments, more_threads_than_there_can_be) {
+  for (int hosted = 0; hosted < 2; hosted++) {
+    axn_desc desc = desc_of(AXN_LAYER_NORM, 40000, 4, 1, 1, 0);
+    axn_plan *plan;
+    axn_plan_info info = axn_plan_info_init();
+    desc.threads = INT32_MAX;
+    desc.parallel_for = hosted ? loop_whole : NULL;
+    cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+    cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
+    if (hosted) cr_expect(info.threads == INT32_MAX);
+    if (!hosted) cr_expect(info.threads >= 1024 && info.threads < 100000, "%d", info.threads);
+    axn_plan_destroy(plan);
+  }
 }
 
 /* ---- describe ---- */

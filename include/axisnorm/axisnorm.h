@@ -288,7 +288,8 @@ typedef struct axn_desc {
                       AXN_MOMENTUM_CUMULATIVE; ONNX's and Keras's number is one minus it */
   axn_running_variance running_variance;
   axn_isa isa;
-  int threads;                   /* 0: as many as OpenMP would use */
+  int threads; /* 0: as many as OpenMP would use; of OpenMP's 1024 at most, or one per processor
+                  where these are more */
   axn_parallel_for parallel_for; /* null: OpenMP, or the calling thread where built without */
   void *parallel_context;
   int64_t ghost_batch; /* ghost only, else ignored: samples that share statistics; divides N; must

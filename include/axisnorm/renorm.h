@@ -72,8 +72,9 @@ static inline axn_renorm_args axn_renorm_init(void) {
 
 /* The factors of a batch, and the parameters to normalize it with. r and d are rounded to float
  * first, so that forward and backward see the same constants. A NaN among the statistics of a channel
- * reaches that channel's outputs, as does a running_variance + epsilon below 0. Errors: AXN_ERROR_SHAPE where channels is below 1,
- * AXN_ERROR_EPSILON, AXN_ERROR_OPTION where r_max or d_max is out of range; those of buffers. */
+ * reaches that channel's outputs; so does one that comes of a running_variance + epsilon below 0.
+ * Errors: AXN_ERROR_SHAPE where channels is below 1, AXN_ERROR_OVERFLOW, AXN_ERROR_EPSILON,
+ * AXN_ERROR_OPTION where r_max or d_max is out of range; those of buffers. */
 AXN_API axn_status axn_renorm_parameters(const axn_renorm_args *args, axn_error *error);
 
 /* From gradients by the effective parameters, as axn_backward() gives them, to the gradient by scale:

@@ -99,6 +99,7 @@ typedef struct addition {
 /* An empty state takes over what it gets, infinities and all, without arithmetic. */
 static void add_task(void *data, int64_t begin, int64_t end) {
   const addition *add = data;
+  if (begin == end) return; /* arrays of no statistics may be null */
   const axn_moments total = {add->state->mean + begin, add->state->m2 + begin};
   const axn_moments part = {add->moments.mean + begin, add->moments.m2 + begin};
   if (add->state->count > 0) {

@@ -6,8 +6,9 @@
 #endif
 
 enum {
-  SMALL = 32768,    /* elements: 128 KiB of float, some ten microseconds of copying */
-  HOST_DECIDES = 64 /* the width to plan for where the host does not say */
+  SMALL = 32768,     /* elements: 128 KiB of float, some ten microseconds of copying */
+  HOST_DECIDES = 64, /* the width to plan for where the host does not say */
+  MOST_THREADS = 1024
 };
 
 static int default_threads(void) {
@@ -18,10 +19,23 @@ static int default_threads(void) {
 #endif
 }
 
+/* An OpenMP runtime ends the process where it cannot have as many threads as it is asked for. */
+static int most_threads(void) {
+#ifdef _OPENMP
+  const int processors = omp_get_num_procs();
+  if (processors > MOST_THREADS) return processors;
+#endif
+  return MOST_THREADS;
+}
+
 axn_runner axn_runner_of(const axn_desc *desc, int threads, int64_t elements) {
   axn_runner runner = {threads > 0 ? threads : desc->threads, desc->parallel_for,
                        desc->parallel_context};
-  if (runner.host == NULL && runner.threads == 0) runner.threads = default_threads();
+  if (runner.host == NULL) {
+    const int most = most_threads();
+    if (runner.threads == 0) runner.threads = default_threads();
+    if (runner.threads > most) runner.threads = most;
+  }
   if (elements < SMALL) runner = (axn_runner){.threads = 1};
   return runner;
 }

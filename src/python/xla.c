@@ -274,11 +274,13 @@ static bool read_count(const XLA_FFI_Buffer *buffer, int64_t *count) {
   return false;
 }
 
-static void write_count(const XLA_FFI_Buffer *buffer, int64_t count) {
+static void write_count(struct call *call, const XLA_FFI_Buffer *buffer, int64_t count) {
   if (buffer->dtype == XLA_FFI_DataType_S64)
     *(int64_t *)buffer->data = count;
-  else
+  else if (count <= INT32_MAX)
     *(int32_t *)buffer->data = (int32_t)count;
+  else
+    FAIL(call, "batch_count: %lld does not fit into its 32 bits", (long long)count);
 }
 
 static const XLA_FFI_Buffer *take_count(struct call *call, int64_t *count) {
@@ -316,7 +318,7 @@ XLA_FFI_Error *xla_training(XLA_FFI_CallFrame *frame) {
   if (counted != NULL) args.batch_count = &count;
   begin_run(&call, &args.workspace, &args.workspace_size, &args.threads);
   if (call.error.status == AXN_OK) axn_forward_training(call.plan.plan, &args, &call.error);
-  if (call.error.status == AXN_OK && counted != NULL) write_count(counted, count);
+  if (call.error.status == AXN_OK && counted != NULL) write_count(&call, counted, count);
   return end(&call);
 }
 

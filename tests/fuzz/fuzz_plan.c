@@ -60,6 +60,9 @@ static void take_strides(source *from, const axn_desc *desc, int64_t strides[AXN
 static axn_desc take_desc(source *from) {
   axn_desc desc = axn_desc_init();
   desc.norm = (axn_norm)take(from, 9);
+  desc.dtype = (axn_dtype)(1 + take(from, 4));
+  desc.parameter_dtype = take(from, 2) == 0 ? desc.dtype : AXN_FLOAT32;
+  desc.activation = (axn_activation)take(from, 7);
   desc.layout = (axn_layout)(1 + take(from, 2));
   desc.parameters = (axn_parameters)(1 + take(from, 2));
   desc.running_variance = (axn_running_variance)(1 + take(from, 2));
@@ -82,17 +85,25 @@ static axn_desc take_desc(source *from) {
   return desc;
 }
 
-/* Null one time in four, where the argument is optional. */
-static float *buffer(source *from, int64_t count, int optional) {
+/* Null one time in four, where the argument is optional. `size`: of an element, of whichever type. */
+static void *buffer(source *from, int64_t count, size_t size, int optional) {
   if (optional && take(from, 4) == 0) return NULL;
-  float *values = malloc((size_t)count * sizeof *values + (count == 0));
-  for (int64_t i = 0; i < count; i++) values[i] = (float)(i % 17) - 8;
+  unsigned char *values = malloc((size_t)count * size + (count == 0));
+  for (int64_t i = 0; i < count; i++) {
+    const double wide = (double)(i % 17) - 8;
+    const float plain = (float)wide;
+    const uint16_t narrow = (uint16_t)(0x3c00 + i % 17 * 0x81);
+    const void *value = size == sizeof wide    ? (const void *)&wide
+                        : size == sizeof plain ? (const void *)&plain
+                                               : &narrow;
+    memcpy(values + (size_t)i * size, value, size);
+  }
   return values;
 }
 
 typedef struct buffers {
-  float *x, *y, *scale, *shift, *mean, *rstd, *running_mean, *running_variance;
-  float *grad_y, *grad_x, *grad_scale, *grad_shift;
+  void *x, *y, *scale, *shift, *mean, *rstd, *running_mean, *running_variance;
+  void *grad_y, *grad_x, *grad_scale, *grad_shift, *residual, *grad_residual;
 } buffers;
 
 static void run(const axn_plan *plan, const axn_plan_info *info, const buffers *b) {
@@ -100,6 +111,7 @@ static void run(const axn_plan *plan, const axn_plan_info *info, const buffers *
   axn_training_args training = axn_training_init();
   training.x = b->x, training.y = b->y, training.scale = b->scale, training.shift = b->shift;
   training.mean = b->mean, training.rstd = b->rstd, training.batch_count = &batch_count;
+  training.residual = b->residual;
   if (info->running_statistics > 0) {
     training.running_mean = b->running_mean;
     training.running_variance = b->running_variance;
@@ -111,6 +123,7 @@ static void run(const axn_plan *plan, const axn_plan_info *info, const buffers *
 
   axn_inference_args inference = axn_inference_init();
   inference.x = b->x, inference.y = b->y, inference.scale = b->scale, inference.shift = b->shift;
+  inference.residual = b->residual;
   inference.running_mean = training.running_mean;
   inference.running_variance = training.running_variance;
   inference.workspace_size = info->inference_workspace;
@@ -127,6 +140,8 @@ static void run(const axn_plan *plan, const axn_plan_info *info, const buffers *
   }
   backward.grad_x = b->grad_x, backward.grad_scale = b->grad_scale;
   backward.grad_shift = b->grad_shift;
+  backward.shift = b->shift, backward.residual = b->residual;
+  backward.grad_residual = b->grad_residual;
   backward.workspace_size = info->backward_workspace;
   backward.workspace = malloc(backward.workspace_size);
   axn_backward(plan, &backward, NULL);
@@ -134,7 +149,7 @@ static void run(const axn_plan *plan, const axn_plan_info *info, const buffers *
 }
 
 /* Twice: into an empty state, and into one that has seen something. */
-static void accumulate(const axn_plan *plan, const axn_plan_info *info, const float *x) {
+static void accumulate(const axn_plan *plan, const axn_plan_info *info, const void *x) {
   axn_moment_state state = axn_moment_state_init();
   const size_t size = (size_t)info->statistics * sizeof(double) + (info->statistics == 0);
   state.statistics = info->statistics, state.mean = malloc(size), state.m2 = malloc(size);
@@ -165,12 +180,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       info.y_span <= MOST_SPANNED) {
     const int64_t x = info.x_span, y = info.y_span, p = info.parameters, s = info.statistics;
     const int64_t r = info.running_statistics;
-    float *all[] = {buffer(&from, x, 0), buffer(&from, y, 0), buffer(&from, p, 1),
-                    buffer(&from, p, 1), buffer(&from, s, 1), buffer(&from, s, 1),
-                    buffer(&from, r, 1), buffer(&from, r, 1), buffer(&from, y, 0),
-                    buffer(&from, x, 1), buffer(&from, p, 1), buffer(&from, p, 1)};
-    const buffers b = {all[0], all[1], all[2], all[3], all[4],  all[5],
-                       all[6], all[7], all[8], all[9], all[10], all[11]};
+    const size_t e = axn_dtype_size(desc.dtype), real = e == 8 ? 8 : 4;
+    const size_t q = desc.parameter_dtype == 0 ? e : axn_dtype_size(desc.parameter_dtype);
+    void *all[] = {buffer(&from, x, e, 0),    buffer(&from, y, e, 0),
+                   buffer(&from, p, q, 1),    buffer(&from, p, q, 1),
+                   buffer(&from, s, real, 1), buffer(&from, s, real, 1),
+                   buffer(&from, r, real, 1), buffer(&from, r, real, 1),
+                   buffer(&from, y, e, 0),    buffer(&from, x, e, 1),
+                   buffer(&from, p, q, 1),    buffer(&from, p, q, 1),
+                   buffer(&from, y, e, 1),    NULL};
+    /* Without an activation there is no such gradient. */
+    if (desc.activation != AXN_ACTIVATION_NONE) all[13] = buffer(&from, y, e, 1);
+    const buffers b = {all[0], all[1], all[2], all[3],  all[4],  all[5],  all[6],
+                       all[7], all[8], all[9], all[10], all[11], all[12], all[13]};
     run(plan, &info, &b);
     accumulate(plan, &info, b.x);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);

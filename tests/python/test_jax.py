@@ -231,6 +231,23 @@ def test_vmap_of_vmap_is_one_call(random):
     assert gradient.lower(x, scale).as_text().count("custom_call @axisnorm") == 2
 
 
+@pytest.mark.parametrize("norm", ["batch", "group", "rms"])
+def test_vmap_of_nothing(norm, random):
+    """A batch of none, whether it goes along the samples or is taken in turn."""
+    x, (scale, _) = jnp.zeros((4, 6, 0, 3)), parameters(random, norm, (4, 6, 3))
+    ours = lambda x: function(norm)(x, scale, **arguments(norm))  # noqa: E731
+    gradient = jax.grad(lambda x: ours(x).sum())
+    assert jax.vmap(ours, 2)(x).shape == jax.jit(jax.vmap(gradient, 2))(x).shape == (0, 4, 6, 3)
+
+
+def test_constants_as_scalars_of_jax(random):
+    x = random.normal(size=(4, 6))
+    near(axisnorm.jax.group_norm(x, groups=jnp.int32(3), epsilon=jnp.float64(1e-3)),
+         axisnorm.jax.group_norm(x, groups=3, epsilon=1e-3))
+    near(axisnorm.jax.rms_norm(x, axis=jnp.int32(-1), activation="leaky-relu", negative_slope=jnp.float64(0.5)),
+         axisnorm.jax.rms_norm(x, axis=-1, activation="leaky-relu", negative_slope=0.5))
+
+
 @pytest.mark.parametrize("axis", [0, 2, -1])
 @pytest.mark.parametrize("norm", ROWS)
 def test_rows(norm, axis, random):
@@ -327,6 +344,16 @@ def test_empty_batch(norm):
     assert jax.vmap(lambda x: ours(x, scale)[0])(jnp.stack([x, x])).shape == (2, *x.shape)
 
 
+@pytest.mark.parametrize("norm", ROWS)
+def test_empty_batch_as_one_row(norm):
+    x, scale = jnp.zeros((0, 3)), jnp.ones((0, 3))
+    ours = lambda x, scale: function(norm)(x, scale, axis=0, return_statistics=True)  # noqa: E731
+    results, pull_back = jax.vjp(ours, x, scale)
+    due = function(norm, axisnorm)(numpy.zeros((0, 3)), numpy.zeros((0, 3)), axis=0, return_statistics=True)
+    near(results, due)
+    assert [gradient.shape for gradient in pull_back(results)] == [(0, 3)] * 2
+
+
 def test_threads(random):
     """Large enough for XLA's pool: several calls at the same time, in one program and in several."""
     x = random.normal(size=(16, 32, 24, 24)).astype(numpy.float32)
@@ -366,6 +393,7 @@ WRONG = [
     ("momentum: -1.0 is not from 0 to 1, or None", lambda: axisnorm.jax.batch_norm(
         X, None, None, X[0, :, 0], X[0, :, 0], training=True, momentum=-1.0, batch_count=1)),
     ("activation: 'tanh'", lambda: axisnorm.jax.layer_norm(X, activation="tanh")),
+    ("activation: ''", lambda: axisnorm.jax.layer_norm(X, activation="")),
     ("layout: 'nwhc'", lambda: axisnorm.jax.batch_norm(X, layout="nwhc")),
     ("axis: 3", lambda: axisnorm.jax.layer_norm(X, axis=3)),
     ("rank", lambda: axisnorm.jax.positional_norm(X[0, 0])),
@@ -394,6 +422,14 @@ def test_errors(text, call):
     assert text in str(error.value)
 
 
+def test_what_is_no_number_or_name():
+    for text, options in [("axis: 1.0 where a whole number", {"axis": 1.0}), ("axis: None", {"axis": None}),
+                          ("activation: \\[\\] where a name", {"activation": []}),
+                          ("epsilon: 'x' where a number", {"epsilon": "x"})]:
+        with pytest.raises(TypeError, match=text):
+            axisnorm.jax.layer_norm(X, **options)
+
+
 def test_errors_are_of_the_trace():
     with pytest.raises(axisnorm.ArgumentError, match="groups"):
         jax.eval_shape(lambda x: axisnorm.jax.group_norm(x, groups=4), X)
@@ -402,6 +438,12 @@ def test_errors_are_of_the_trace():
 def test_a_wrong_count_is_an_error_of_the_run():
     with pytest.raises(jax.errors.JaxRuntimeError, match="batch_count: -1 is negative"):
         axisnorm.jax.batch_norm(X, None, None, X[0, :, 0], X[0, :, 0], training=True, batch_count=-1)
+
+
+def test_a_count_that_no_longer_fits_is_an_error_of_the_run():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="batch_count: 2147483648 does not fit"):
+        axisnorm.jax.batch_norm(X, None, None, X[0, :, 0], X[0, :, 0], training=True,
+                                batch_count=jnp.int32(2**31 - 1))
 
 
 def test_forward_mode_is_refused():

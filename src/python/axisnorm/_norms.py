@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 from functools import lru_cache, cache
-from typing import Any, Literal, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 import numpy
 from numpy.typing import NDArray
 
 from . import _core
 from ._core import ArgumentError, Plan
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # what has the buffer protocol; of Python itself from 3.12 on
+else:
+    Buffer = memoryview
 
 
 class SupportsDLPack(Protocol):
@@ -20,7 +25,7 @@ class SupportsDLPack(Protocol):
     def __dlpack_device__(self) -> tuple[Any, int]: ...
 
 
-Array = NDArray[Any] | memoryview | SupportsDLPack
+Array = NDArray[Any] | Buffer | SupportsDLPack
 Layout = Literal["nchw", "nhwc"]
 Parameters = Literal["per_channel", "per_element"]
 Activation = Literal["relu", "leaky-relu", "silu", "gelu", "gelu-tanh"]

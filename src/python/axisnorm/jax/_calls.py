@@ -5,13 +5,12 @@ their rules for vmap. They have no derivatives; _gradients.py gives them some.""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy
-from jax import ShapeDtypeStruct
 
 from .. import _core
 from . import _formulas
@@ -19,6 +18,8 @@ from ._norm import ELEMENTS, THREADS, Forward, Gradients, Norm
 
 for _name, _handler in _core.xla_handlers().items():
     jax.ffi.register_ffi_target(_name, _handler, platform="cpu")
+
+ShapeDtypeStruct: Any = jax.ShapeDtypeStruct  # which JAX gives no types
 
 _BITS = {name: 1 << bit for bit, name in enumerate((
     "scale", "shift", "residual", "mean", "rstd", "running", "batch_count", "grad_scale", "grad_shift",
@@ -132,7 +133,7 @@ def _with_rule(call: Callable[..., Any], fold: Callable[..., Any]) -> Callable[.
 
     @function.def_vmap
     def rule(size: int, batched: Sequence[Any], *args: Any) -> Any:
-        results = fold(size, batched, *args)
+        results = fold(size, batched, *args) if size > 0 else None
         if results is None:
             results = _in_turn(function, batched, args)
         return results, jax.tree.map(lambda _: True, results)
@@ -198,8 +199,8 @@ def _formulas_backward(
 def _backward_of(norm: Norm, wanted: tuple[bool, bool, bool]) -> Callable[..., Gradients]:
     def call(*args: Any) -> Any:
         return jax.lax.platform_dependent(
-            *args, cpu=lambda *args: _backward(norm, *args, wanted),
-            default=lambda *args: _formulas_backward(norm, *args, wanted))
+            *args, cpu=partial(_backward, norm, wanted=wanted),
+            default=partial(_formulas_backward, norm, wanted=wanted))
 
     def fold(size: int, batched: Any, grad_y: Any, x: Any, scale: Any, shift: Any, residual: Any,
              statistics: Any, running: Any) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import jax
@@ -67,16 +68,29 @@ def _running(norm: Norm, mean: Any, variance: Any, x: Array) -> Any:
     return _array("running_mean", mean, shape, x), _array("running_variance", variance, shape, x)
 
 
+def _constant(value: Any) -> Any:
+    """What a scalar of JAX holds, which could not be a constant of a traced program; all else as it is."""
+    is_scalar = isinstance(value, Array) and not isinstance(value, jax.core.Tracer) and value.ndim == 0
+    return value.item() if is_scalar else value
+
+
+def _index(name: str, value: Any) -> int:
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: {value!r} where a whole number is expected")
+    return operator.index(value)
+
+
 def _norm(
     name: str, layout: str, activation: str | None, momentum: float | None = 0.1, **options: Any,
 ) -> Norm:
     """Of the functions' arguments, where an activation of None is none, a momentum of None the plain average."""
-    return Norm(name, _is_last(layout), activation=activation or "none",
-                momentum=momentum_of(momentum), **options)
+    constants = {key: _constant(value) for key, value in options.items()}
+    return Norm(name, _is_last(layout), activation="none" if activation is None else activation,
+                momentum=momentum_of(_constant(momentum)), **constants)
 
 
 def _channel_norm(
-    norm: Norm, x: ArrayLike, scale: Any, shift: Any, residual: Any, return_statistics: bool,
+    norm: Norm, x: Any, scale: Any, shift: Any, residual: Any, return_statistics: bool,
     running_mean: Any = None, running_variance: Any = None, training: bool = False, batch_count: Any = None,
 ) -> Any:
     """A normalization with parameters per channel."""
@@ -103,13 +117,20 @@ def _channel_norm(
     return _normalize(norm, x, scale, shift, residual)
 
 
+def _matrix(shape: tuple[int, ...], first: int) -> tuple[int, int]:
+    """Rows to normalize, and their columns. No samples that share a statistic are no rows, of one column."""
+    if first == 0 and shape[0] == 0:
+        return 0, 1
+    return math.prod(shape[:first]), math.prod(shape[first:])
+
+
 def _row_norm(
-    name: str, x: ArrayLike, scale: Any, shift: Any, axis: int, epsilon: float, parameters: str | None,
+    name: str, x: Any, scale: Any, shift: Any, axis: int, epsilon: float, parameters: str | None,
     residual: Any, activation: str | None, negative_slope: float, layout: str, return_statistics: bool,
 ) -> Any:
     """Layer and RMS normalization. Where parameters are per element, x is a matrix."""
     x = jnp.asarray(x)
-    channels_last, shape = _is_last(layout), x.shape
+    channels_last, shape, axis = _is_last(layout), x.shape, _index("axis", axis)
     first = axis + x.ndim if axis < 0 else axis
     if not 0 <= first < x.ndim:
         raise ArgumentError(f"axis: {axis}, of {x.ndim} axes")
@@ -127,10 +148,10 @@ def _row_norm(
     residual = _residual(residual, x)
     if per_element:
         norm = norm._replace(channels_last=False, axis=1)
-        matrix = (math.prod(shape[:first]), math.prod(shape[first:]))
+        matrix = _matrix(shape, first)
         x, residual = jax.tree.map(lambda array: array.reshape(matrix), (x, residual))
         norm.plan(x)
-        scale, shift = (None if array is None else array.reshape(-1) for array in (
+        scale, shift = (None if array is None or x.size == 0 else array.reshape(-1) for array in (
             _array("scale", scale, shape[first:], x), _array("shift", shift, shape[first:], x)))
     else:
         due = norm.plan(x).parameters[1]
@@ -139,7 +160,9 @@ def _row_norm(
         return _normalize(norm, x, scale, shift, residual).reshape(shape)
     result = _train(norm, x, scale, shift, residual, None, None)
     kept = (result.mean, result.rstd) if norm.has_mean else (result.rstd,)
-    return (result.y.reshape(shape), *(statistic.reshape(shape[:first]) for statistic in kept))
+    return (result.y.reshape(shape), *(
+        statistic.reshape(shape[:first]) if x.size > 0 else jnp.zeros(shape[:first], statistic.dtype)
+        for statistic in kept))
 
 
 def batch_norm(

@@ -29,7 +29,7 @@ def _pull_back_forward(norm: Norm, *args: Any) -> tuple[Gradients, Any]:
 
 def _pull_back_backward(norm: Norm, saved: Any, cotangents: Gradients) -> tuple[Any, ...]:
     variables, running = saved
-    formula = lambda *variables: _formulas.backward(norm, *variables, running)  # noqa: E731
+    formula = partial(_formulas.backward, norm, running=running)
     return *jax.vjp(formula, *variables)[1](cotangents), None, None
 
 
