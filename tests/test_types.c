@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Types other than float32. The 16-bit ones are computed with as float32, so that a run on them must give
- * the bits of a float32 run on the same values, rounded once; rounding itself is checked against plain
- * arithmetic here. float64 is checked against the oracle.
+ * Types other than float32. The 16-bit ones are computed with as float32, so that with the same statistics a run on
+ * them must give the bits of a float32 run on the same values, rounded once; their statistics are checked against plain
+ * arithmetic, and so is rounding itself. float64 is checked against the oracle.
  */
 #include "typed.h"
 
@@ -242,20 +242,48 @@ static void check_array(const axn_desc *desc, const char *name, axn_dtype dtype,
   }
 }
 
+/* What sums of 16-bit elements may add to what float32 gives: mathematics, section 7.10. */
+static const double LOST = 0x1p-15;
+
+/* The same where statistics are not the same: within half a unit in the last place, and what these are off by. */
+static void check_near(const axn_desc *desc, const char *name, axn_dtype dtype, const void *found,
+                       const void *expected, int64_t count) {
+  const double half = dtype == AXN_FLOAT32 ? 0 : dtype == AXN_BFLOAT16 ? 0x1p-8 : 0x1p-11;
+  for (int64_t i = 0; i < count; i++) {
+    const double due = typed_get(expected, AXN_FLOAT32, i), is = typed_get(found, dtype, i);
+    const double room = half * fabs(due) + LOST * fmax(fabs(due), 4);
+    cr_assert(fabs(is - due) <= room || (isnan(is) && isnan(due)), "%s, %s: %s[%lld] is %a, not %a",
+              desc_text(desc), axn_dtype_name(dtype), name, (long long)i, is, due);
+  }
+}
+
+static void check_forward(const axn_desc *desc, axn_dtype dtype, const buffers *own,
+                          const buffers *same) {
+  const int64_t n = own->info.elements, s = own->info.statistics;
+  const int64_t r = own->info.running_statistics;
+  if (r > 0) {
+    check_array(desc, "inference", dtype, own->z, AXN_FLOAT32, same->z, n);
+  } else {
+    check_near(desc, "inference", dtype, own->z, same->z, n);
+  }
+  check_near(desc, "y", dtype, own->y, same->y, n);
+  check_near(desc, "mean", AXN_FLOAT32, own->mean, same->mean, s);
+  check_near(desc, "rstd", AXN_FLOAT32, own->rstd, same->rstd, s);
+  check_near(desc, "running_mean", AXN_FLOAT32, own->running_mean, same->running_mean, r);
+}
+
 static void check_as_float32(const axn_desc *desc, axn_dtype dtype, axn_dtype parameters,
                              double offset, int in_place) {
   buffers own = buffers_of(desc, dtype, dtype, parameters, offset);
   buffers same = buffers_of(desc, AXN_FLOAT32, dtype, AXN_FLOAT32, offset);
-  buffers_run(&own, in_place);
-  buffers_run(&same, 0);
+  buffers_forward(&own, in_place);
+  buffers_forward(&same, 0);
+  check_forward(desc, dtype, &own, &same);
   const int64_t n = own.info.elements, p = own.info.parameters, s = own.info.statistics;
-  const int64_t r = own.info.running_statistics;
-  check_array(desc, "inference", dtype, own.z, AXN_FLOAT32, same.z, n);
-  check_array(desc, "y", dtype, own.y, AXN_FLOAT32, same.y, n);
-  check_array(desc, "mean", AXN_FLOAT32, own.mean, AXN_FLOAT32, same.mean, s);
-  check_array(desc, "rstd", AXN_FLOAT32, own.rstd, AXN_FLOAT32, same.rstd, s);
-  check_array(desc, "running_mean", AXN_FLOAT32, own.running_mean, AXN_FLOAT32, same.running_mean,
-              r);
+  memcpy(same.mean, own.mean, (size_t)s * sizeof(float));
+  memcpy(same.rstd, own.rstd, (size_t)s * sizeof(float));
+  buffers_backward(&own, in_place);
+  buffers_backward(&same, 0);
   check_array(desc, "grad_x", dtype, own.grad_x, AXN_FLOAT32, same.grad_x, n);
   check_array(desc, "grad_scale", parameters, own.grad_scale, AXN_FLOAT32, same.grad_scale, p);
   check_array(desc, "grad_shift", parameters, own.grad_shift, AXN_FLOAT32, same.grad_shift, p);
@@ -284,6 +312,57 @@ Test(types, sixteen_bits_on_random_shapes) {
     axn_desc desc = random_desc(&source, 6000);
     if (desc.momentum == AXN_MOMENTUM_CUMULATIVE) desc.momentum = 0.5;
     check_as_float32(&desc, SHORT[i % 2], i % 3 ? SHORT[i % 2] : AXN_FLOAT32, i % 7, i % 4 == 0);
+  }
+}
+
+/* ---- statistics of 16-bit elements: means of many deviations, and values whose squares float32 has no room for ---- */
+
+static void check_row_statistics(axn_dtype dtype, const uint16_t *x, int64_t count, float mean,
+                                 float rstd) {
+  double sum = 0, square = 0;
+  for (int64_t i = 0; i < count; i++) sum += value_of(dtype, x[i]);
+  const double m = sum / (double)count;
+  for (int64_t i = 0; i < count; i++) square += pow(value_of(dtype, x[i]) - m, 2);
+  const double deviation = sqrt(square / (double)count);
+  cr_assert(fabs((double)mean - m) <= 0x1p-17 * deviation + 0x1p-23 * fabs(m),
+            "%s, %lld: mean %a, not %a", axn_dtype_name(dtype), (long long)count, (double)mean, m);
+  cr_assert(fabs((double)rstd * deviation - 1) <= LOST, "%s, %lld: rstd %a, not %a",
+            axn_dtype_name(dtype), (long long)count, (double)rstd, 1 / deviation);
+}
+
+static void check_row(axn_dtype dtype, int64_t count, double offset, double size, randoms *source) {
+  axn_desc desc = desc_of(AXN_LAYER_NORM, 1, count, 0, 0, 0);
+  desc.dtype = dtype, desc.parameter_dtype = AXN_FLOAT32, desc.epsilon = 1e-60;
+  axn_plan *plan = NULL;
+  axn_plan_info info = axn_plan_info_init();
+  cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
+  cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
+  uint16_t *x = malloc((size_t)count * sizeof *x), *y = malloc((size_t)count * sizeof *y);
+  for (int64_t i = 0; i < count; i++) {
+    x[i] = bits_in(dtype, rounded(dtype, (offset + random_normal(source)) * size));
+  }
+  float mean, rstd;
+  axn_training_args args = axn_training_init();
+  args.x = x, args.y = y, args.mean = &mean, args.rstd = &rstd;
+  args.workspace = malloc(info.training_workspace + 1);
+  args.workspace_size = info.training_workspace;
+  cr_assert(axn_forward_training(plan, &args, NULL) == AXN_OK);
+  check_row_statistics(dtype, x, count, mean, rstd);
+  free(args.workspace), free(x), free(y);
+  axn_plan_destroy(plan);
+}
+
+Test(types, statistics_of_sixteen_bits) {
+  static const int64_t counts[] = {31, 49, 128, 300, 768, 5000, 70000};
+  static const double offsets[] = {0, -1, 3.5, 4.5, 30, 200};
+  randoms source = randoms_from(test_seed(813));
+  for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+    for (size_t o = 0; o < sizeof offsets / sizeof *offsets; o++) {
+      check_row(AXN_FLOAT16, counts[c], offsets[o], 1, &source);
+      for (int power = -80; power <= 80; power += 40) {
+        check_row(AXN_BFLOAT16, counts[c], offsets[o], ldexp(1, power), &source);
+      }
+    }
   }
 }
 

@@ -135,7 +135,7 @@ void buffers_free(buffers *self) {
   axn_plan_destroy(self->plan);
 }
 
-void buffers_run(buffers *self, int in_place) {
+void buffers_forward(buffers *self, int in_place) {
   const size_t bytes = (size_t)self->info.elements * axn_dtype_size(self->dtype);
   const int running = self->info.running_statistics > 0;
   const void *residual = self->with_residual ? self->residual : NULL;
@@ -158,6 +158,12 @@ void buffers_run(buffers *self, int in_place) {
   training.residual = residual, training.workspace = self->workspace,
   training.workspace_size = self->info.training_workspace;
   cr_assert(axn_forward_training(self->plan, &training, &error) == AXN_OK, "%s", error.message);
+}
+
+void buffers_backward(buffers *self, int in_place) {
+  const size_t bytes = (size_t)self->info.elements * axn_dtype_size(self->dtype);
+  const void *residual = self->with_residual ? self->residual : NULL;
+  axn_error error = {AXN_OK, ""};
   axn_backward_args backward = axn_backward_init();
   if (in_place) memcpy(self->grad_x, self->grad_y, bytes);
   backward.x = self->x, backward.grad_y = in_place ? self->grad_x : self->grad_y;
@@ -170,6 +176,11 @@ void buffers_run(buffers *self, int in_place) {
   backward.grad_shift = self->grad_shift, backward.workspace = self->workspace;
   backward.workspace_size = self->info.backward_workspace;
   cr_assert(axn_backward(self->plan, &backward, &error) == AXN_OK, "%s", error.message);
+}
+
+void buffers_run(buffers *self, int in_place) {
+  buffers_forward(self, in_place);
+  buffers_backward(self, in_place);
 }
 
 double *doubles_of(const void *memory, axn_dtype dtype, int64_t count) {

@@ -36,7 +36,9 @@ buffers buffers_of(const axn_desc *desc, axn_dtype dtype, axn_dtype narrow, axn_
                    double offset);
 void buffers_free(buffers *self);
 
-/* Inference into z, training into y, backward; in place on request. Set with_residual before. */
+/* Inference into z, training into y; backward; both. In place on request. Set with_residual before. */
+void buffers_forward(buffers *self, int in_place);
+void buffers_backward(buffers *self, int in_place);
 void buffers_run(buffers *self, int in_place);
 
 #endif

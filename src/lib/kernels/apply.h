@@ -123,7 +123,8 @@ INLINE int64_t end_of_vectors(int64_t i, int64_t length) {
 INLINE int64_t apply_vectors(const apply_place *run, int64_t i, int64_t length,
                              const apply_factors *f, const axn_ending *ending, bool streams) {
   const int64_t end = end_of_vectors(i, length);
-  const bool in_order = ending != NULL || f->scale != NULL || f->shift != NULL;
+  const bool in_order =
+      AXN_VECTOR_BYTES == 64 || ending != NULL || f->scale != NULL || f->shift != NULL;
   for (; i + AT_ONCE * WIDTH <= end; i += AT_ONCE * WIDTH) {
     vector some[AT_ONCE];
     load_group(some, run->x + i, in_order);

@@ -298,36 +298,6 @@ PARTLY void store_some_elements(element *to, int64_t count, vector v) {
 #endif
 }
 
-#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
-/* 16 elements as floats: those with even numbers, and those between at 16 floats from there. Stores of half a vector
- * are no slower, and can be read from sooner. */
-INLINE void widen_16(float *to, __m256i bits) {
-  const __m256i upper = _mm256_set1_epi32((int)0xffff0000);
-  _mm256_storeu_si256((__m256i *)(void *)to, _mm256_slli_epi32(bits, 16));
-  _mm256_storeu_si256((__m256i *)(void *)(to + WIDTH), _mm256_and_si256(bits, upper));
-}
-
-/* 32 elements as floats: those with even numbers, then those between. */
-INLINE void widen_two(float *to, const element *from) {
-  widen_16(to, _mm256_loadu_si256((const __m256i *)(const void *)from));
-  widen_16(to + HALF, _mm256_loadu_si256((const __m256i *)(const void *)(from + WIDTH)));
-}
-
-/* The first `count` of them, the others 0. */
-INLINE void widen_some_of_two(float *to, const element *from, int64_t count) {
-  const __m512i bits = _mm512_maskz_loadu_epi16((__mmask32)((1u << count) - 1), from);
-  widen_16(to, _mm512_castsi512_si256(bits));
-  widen_16(to + HALF, _mm512_extracti64x4_epi64(bits, 1));
-}
-#endif
-
-/* Elements as floats; writes whole vectors. */
-INLINE void widen_elements(float *to, const element *from, int64_t count) {
-  int64_t i = 0;
-  for (; i + WIDTH <= count; i += WIDTH) store(to + i, load_elements(from + i));
-  if (i < count) store(to + i, load_some_elements(from + i, count - i, (vector){0}));
-}
-
 /* `to` is aligned to a vector of elements. */
 INLINE void stream_elements(element *to, vector v) {
 #if AXN_VECTOR_BYTES == 64

@@ -66,11 +66,20 @@ INLINE void convert(const vector some[AT_ONCE], __m512i pairs[PAIRS]) {
   }
 }
 
+/* Elements of the first half and of the second by turns. */
+INLINE __m512i interleaved(__m512i elements) {
+  const __m512i indices = _mm512_set_epi32(
+      31 << 16 | 15, 30 << 16 | 14, 29 << 16 | 13, 28 << 16 | 12, 27 << 16 | 11, 26 << 16 | 10,
+      25 << 16 | 9, 24 << 16 | 8, 23 << 16 | 7, 22 << 16 | 6, 21 << 16 | 5, 20 << 16 | 4,
+      19 << 16 | 3, 18 << 16 | 2, 17 << 16 | 1, 16 << 16 | 0);
+  return _mm512_permutexvar_epi16(indices, elements);
+}
+
 INLINE void put_group(element *to, const vector some[AT_ONCE], bool in_order, bool streams) {
-  (void)in_order;
   __m512i pairs[PAIRS];
   if (!converts(some, pairs)) convert(some, pairs);
   for (int p = 0; p < PAIRS; p++, to += 2 * WIDTH) {
+    if (!in_order) pairs[p] = interleaved(pairs[p]);
     if (streams) {
       _mm256_stream_si256((__m256i *)(void *)to, _mm512_castsi512_si256(pairs[p]));
       _mm256_stream_si256((__m256i *)(void *)(to + WIDTH), _mm512_extracti64x4_epi64(pairs[p], 1));
@@ -132,9 +141,10 @@ INLINE void put_group(element *to, const vector some[AT_ONCE], bool in_order, bo
 }
 #endif
 
-/* If not in order, in one that put_group() undoes. */
+/* If not in order, in one that put_group() undoes. With vectors of 64 bytes, of which a permutation widens one, that is
+ * cheaper where several are loaded for one that is stored. */
 INLINE void load_group(vector some[AT_ONCE], const element *from, bool in_order) {
-#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES < 64
+#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16
   for (int v = 0; v < AT_ONCE && !in_order; v += 2) {
     bit_vector bits;
     memcpy(&bits, from + v * WIDTH, sizeof bits);

@@ -5,9 +5,16 @@
  * The plain sums of x and of x * x in float64: a float's square is exact there, and what is lost by
  * not subtracting the mean first is known, a factor of q / m2. Where that is more than LOSS_MOST, the
  * line is looked at again, about the mean that was found. docs/mathematics.md has the bounds.
+ *
+ * Lines of 16-bit elements are summed in float32 a few terms at a time, in which the square of an element is exact, and
+ * then in float64: what that loses is little beside their own rounding, if it is lost of a variance that is not much
+ * less than the squares.
  */
 #ifndef AXN_LIB_KERNELS_MOMENTS_H
 #define AXN_LIB_KERNELS_MOMENTS_H
+
+#include <float.h>
+#include <math.h>
 
 #include "kernels.h"
 #include "element.h"
@@ -21,8 +28,7 @@ enum {
                                    : 8,
   PARTS = CHUNK / SUMMED,
   EIGHT = 8 / SUMMED, /* vectors of eight sums */
-  TURNS = LANES / CHUNK,
-  ROOM = 512 /* elements of 16 bits that are widened at a time; a multiple of LANES */
+  TURNS = LANES / CHUNK
 };
 
 static const double LOSS_MOST = 4096;
@@ -37,6 +43,20 @@ INLINE void add_value(lane_sums *lanes, int part, sum_vector value) {
       part % 2 == 0 ? lanes->sum[part] + value : add_by_multiplier(lanes->sum[part], value);
   lanes->square[part] = add_square(lanes->square[part], value);
 }
+
+/* Lines of so few values have little between one and the next, and where elements are floats eight lanes. */
+enum { SHORT_VALUES = 128 };
+
+INLINE bool are_short_lines(const axn_span *span) {
+  return span->rows * span->length <= SHORT_VALUES;
+}
+
+/* Of lines whose rows lie far apart, and of their rows, so many in turn. */
+enum { LINES_BY_ROWS = 16, ROWS_BY_LINE = 8 };
+
+#if AXN_ELEMENT != AXN_ELEMENT_FLOAT32
+#include "short_sums.h"
+#else
 
 INLINE void add_floats(const float *x, int64_t first, int64_t length, lane_sums *lanes) {
   int64_t i = first;
@@ -54,13 +74,8 @@ INLINE void add_floats(const float *x, int64_t first, int64_t length, lane_sums 
   }
 }
 
-/* Lanes that are eight apart. In vectors of 64 bytes, lanes of bfloat16 are those with even numbers, then those
- * between. */
+/* Lanes that are eight apart. */
 INLINE sum_vector add_apart(const sum_vector lanes[PARTS], int at) {
-#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
-  const sum_vector *here = lanes + at * PARTS / EIGHT;
-  return (here[0] + here[1]) + (here[2] + here[3]);
-#endif
   if (CHUNK == 8) return lanes[at];
   const sum_vector low = lanes[at] + lanes[EIGHT % PARTS + at];
   return CHUNK == 16 ? low : low + (lanes[2 * EIGHT % PARTS + at] + lanes[3 * EIGHT % PARTS + at]);
@@ -73,30 +88,15 @@ INLINE void store_four(double four[4], const sum_vector eight[EIGHT]) {
   }
 }
 
-/* The lanes of a line, all of them, as four: of 0 to 7, 8 to 15 and so on, (0 + 1) + (2 + 3), then of these eight those
- * that are four apart. */
-#if AXN_VECTOR_BYTES == 64
-INLINE sum_vector four_of(const sum_vector lanes[PARTS]) {
-  const sum_vector low = add_apart(lanes, 0), high = add_apart(lanes, 1);
-#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16
-  return __builtin_shufflevector(low, high, 0, 4, 1, 5) +
-         __builtin_shufflevector(low, high, 2, 6, 3, 7);
-#else
-  return low + high;
-#endif
-}
-
-INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[4], double square[4]) {
-  store_sums(sum, four_of(lanes[0].sum));
-  store_sums(square, four_of(lanes[0].square));
-}
-#else
 /* Lanes that are eight apart, of all turns. */
 INLINE sum_vector add_turns(const sum_vector turns[TURNS]) {
-  const sum_vector low = turns[0] + turns[1];
+  if (TURNS == 1) return turns[0];
+  const sum_vector low = turns[0] + turns[1 % TURNS];
   return TURNS == 2 ? low : low + (turns[TURNS - 2] + turns[TURNS - 1]);
 }
 
+/* The lanes of a line, all of them, as four: of 0 to 7, 8 to 15 and so on, (0 + 1) + (2 + 3), then of these eight those
+ * that are four apart. */
 INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[4], double square[4]) {
   sum_vector sums[EIGHT], squares[EIGHT];
   for (int v = 0; v < EIGHT; v++) {
@@ -111,50 +111,15 @@ INLINE void narrow_lanes(const lane_sums lanes[TURNS], double sum[4], double squ
   store_four(sum, sums);
   store_four(square, squares);
 }
-#endif
 
 INLINE void clear_sums(lane_sums *lanes) {
   for (int p = 0; p < PARTS; p++) lanes->sum[p] = lanes->square[p] = (sum_vector){0};
 }
 
 /* Adds a row, to all lanes. */
-#if AXN_ELEMENT == AXN_ELEMENT_BFLOAT16 && AXN_VECTOR_BYTES == 64
-INLINE void add_lanes(const float *x, lane_sums *lanes) {
-  for (int p = 0; p < PARTS; p++) add_value(lanes, p, load_summed(x + p * SUMMED));
-}
-
-/* Elements are widened so far ahead of the sums that these find them in cache: stores to it that are still under way
- * are slow to read from. */
-enum { AHEAD = 6 * LANES, RING = 8 * LANES };
-
 INLINE void add_row(const element *x, int64_t length, lane_sums lanes[TURNS]) {
-  AXN_LINES_OF_CACHE float ring[RING];
-  const int64_t whole = length / LANES * LANES, start = whole < AHEAD ? whole : AHEAD;
-  int64_t i = 0, summed = 0;
-  ROLLED for (; i < start; i += LANES) widen_two(ring + i, x + i);
-  ROLLED for (; i < whole; i += LANES, summed += LANES) {
-    widen_two(ring + (i & (RING - 1)), x + i);
-    add_lanes(ring + (summed & (RING - 1)), lanes);
-  }
-  ROLLED for (; summed < whole; summed += LANES) add_lanes(ring + (summed & (RING - 1)), lanes);
-  if (whole == length) return;
-  widen_some_of_two(ring, x + whole, length - whole);
-  add_lanes(ring, lanes);
-}
-#else
-INLINE void add_row(const element *x, int64_t length, lane_sums lanes[TURNS]) {
-#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
   for (int t = 0; t < TURNS; t++) add_floats(x, t * CHUNK, length, &lanes[t]);
-#else
-  float room[ROOM];
-  for (int64_t i = 0; i < length; i += ROOM) {
-    const int64_t some = length - i < ROOM ? length - i : ROOM;
-    widen_elements(room, x + i, some);
-    for (int t = 0; t < TURNS; t++) add_floats(room, t * CHUNK, some, &lanes[t]);
-  }
-#endif
 }
-#endif
 
 INLINE void add_rows(const element *x, int64_t rows, const axn_span *span, lane_sums lanes[TURNS]) {
   lane_sums here[TURNS];
@@ -169,13 +134,6 @@ INLINE void sum_line(const element *x, const axn_span *span, double sum[4], doub
   for (int t = 0; t < TURNS; t++) clear_sums(&lanes[t]);
   for (int64_t r = 0; r < span->rows; r++) add_row(x + r * span->row_stride, span->length, lanes);
   narrow_lanes(lanes, sum, square);
-}
-
-/* Lines of so few values have eight lanes, and little between one and the next. */
-enum { SHORT_VALUES = 128 };
-
-INLINE bool are_short_lines(const axn_span *span) {
-  return span->rows * span->length <= SHORT_VALUES;
 }
 
 /* Adds a row to eight lanes. */
@@ -201,15 +159,7 @@ static __attribute__((noinline)) void sum_short_lines_in_turn(const element *x,
   for (int64_t l = 0; l < lines; l++, x += line_stride) {
     lane_sums lanes;
     for (int v = 0; v < EIGHT; v++) lanes.sum[v] = lanes.square[v] = (sum_vector){0};
-    for (int64_t r = 0; r < rows; r++) {
-#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
-      add_short_row(x + r * row_stride, length, &lanes);
-#else
-      float room[SHORT_VALUES];
-      widen_elements(room, x + r * row_stride, length);
-      add_short_row(room, length, &lanes);
-#endif
-    }
+    for (int64_t r = 0; r < rows; r++) add_short_row(x + r * row_stride, length, &lanes);
     store_four(sum + 4 * l, lanes.sum);
     store_four(square + 4 * l, lanes.square);
   }
@@ -226,8 +176,6 @@ INLINE void sum_lines_in_turn(const element *x, const axn_span *span, int64_t li
     sum_line(x + l * span->line_stride, span, sum + 4 * l, square + 4 * l);
   }
 }
-
-enum { LINES_BY_ROWS = 16, ROWS_BY_LINE = 8 };
 
 /* The same for some lines, nearly in the order of memory where their rows lie far apart: a few rows of each
  * line in turn, so that its sums stay in registers for more than one. */
@@ -246,37 +194,64 @@ INLINE void sum_lines_by_rows(const element *x, const axn_span *span, int64_t li
   for (int64_t l = 0; l < lines; l++) narrow_lanes(lanes[l], sum + 4 * l, square + 4 * l);
 }
 
+#endif
+
+/* What sums may lose: `most` squares for a variance, and the least squares of a line that they have room for. */
+typedef struct loss {
+  double most, least;
+} loss;
+
+INLINE loss loss_of_columns(void) {
+  return (loss){LOSS_MOST, -INFINITY};
+}
+
+INLINE loss loss_of_rows(double count) {
+#if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
+  (void)count;
+  return loss_of_columns();
+#else
+  return (loss){FLOAT_LOSS_MOST, FLOAT_SQUARE_LEAST * count};
+#endif
+}
+
 /* Mean and M2 from plain sums. Returns whether a line must be looked at again. All arrays have room
  * for whole vectors. */
 static bool finish_moments(const double *sum, const double *square, int64_t lines, double count,
-                           axn_moments out) {
+                           loss may, axn_moments out) {
   mask_vector lost = {0};
   for (int64_t l = 0; l < lines; l += HALF) {
     const wide_vector total = load_doubles(sum + l), mean = total / count;
     const wide_vector squares = load_doubles(square + l), rest = squares - total * mean;
     store_doubles(out.mean + l, mean);
     store_doubles(out.m2 + l, where(~(rest < 0), rest));
-    lost |= rest * LOSS_MOST < squares;
+    lost |= rest * may.most < squares;
+    if (may.least >= 0) lost |= ~(squares >= may.least) | (squares - squares != 0);
   }
   return any(lost);
 }
 
-INLINE bool is_lost(double square, double m2) {
-  return m2 * LOSS_MOST < square;
+INLINE bool is_lost(double square, double m2, loss may) {
+  if (m2 * may.most < square) return true;
+  return may.least >= 0 && !(square >= may.least && square <= DBL_MAX);
 }
 
 /* Sums about a shift, added to eight lanes. Differences are not exact as floats are: their squares are
  * rounded before they are added, on every instruction set. */
 static void add_shifted_run(const element *x, int64_t length, double shift, double sum[8],
                             double square[8]) {
+  wide_vector sums[8 / HALF], squares[8 / HALF];
+  memcpy(sums, sum, sizeof sums);
+  memcpy(squares, square, sizeof squares);
   int64_t i = 0;
-  for (; i + 8 <= length; i += 8) {
-    for (int j = 0; j < 8; j += HALF) {
-      const wide_vector difference = load_wide_elements(x + i + j) - shift;
-      store_doubles(sum + j, load_doubles(sum + j) + difference);
-      store_doubles(square + j, load_doubles(square + j) + difference * difference);
+  ROLLED for (; i + 8 <= length; i += 8) {
+    for (int v = 0; v < 8 / HALF; v++) {
+      const wide_vector difference = load_wide_elements(x + i + v * HALF) - shift;
+      sums[v] += difference;
+      squares[v] += difference * difference;
     }
   }
+  memcpy(sum, sums, sizeof sums);
+  memcpy(square, squares, sizeof squares);
   for (int j = 0; i < length; i++, j++) {
     const double difference = element_value(x[i]) - shift;
     sum[j] += difference;
@@ -294,6 +269,7 @@ static void set_shifted(double sum, double square, double count, double *mean, d
 static SMALL void look_at_line_again(const element *x, const axn_span *span, double count,
                                      double *mean, double *m2) {
   double sums[8] = {0}, squares[8] = {0};
+  if (!isfinite(*mean)) *mean = 0; /* the sums had no room for it */
   for (int64_t r = 0; r < span->rows; r++) {
     add_shifted_run(x + r * span->row_stride, span->length, *mean, sums, squares);
   }
@@ -306,9 +282,10 @@ static SMALL void look_at_line_again(const element *x, const axn_span *span, dou
 INLINE void finish_rows(const element *x, const axn_span *span, const double *sum,
                         const double *square, axn_moments out) {
   const double count = (double)(span->rows * span->length);
-  if (!finish_moments(sum, square, span->lines, count, out)) return;
+  const loss may = loss_of_rows(count);
+  if (!finish_moments(sum, square, span->lines, count, may, out)) return;
   for (int64_t l = 0; l < span->lines; l++) {
-    if (!is_lost(square[l], square[l] - sum[l] * out.mean[l])) continue;
+    if (!is_lost(square[l], square[l] - sum[l] * out.mean[l], may)) continue;
     look_at_line_again(x + l * span->line_stride, span, count, out.mean + l, out.m2 + l);
   }
 }
@@ -405,7 +382,7 @@ static SMALL void look_again(const element *x, const axn_span *span, const doubl
   add_folds(sums, span->lines, span->fold);
   add_folds(squares, span->lines, span->fold);
   for (int64_t l = 0; l < span->lines; l++) {
-    if (!is_lost(square[l], square[l] - sum[l] * out.mean[l])) continue;
+    if (!is_lost(square[l], square[l] - sum[l] * out.mean[l], loss_of_columns())) continue;
     set_shifted(sums[l], squares[l], count, out.mean + l, out.m2 + l);
   }
 }
@@ -424,7 +401,7 @@ static void moments_of_columns(const void *tensor, const axn_span *span, axn_mom
   }
   add_folds(sum, span->lines, span->fold);
   add_folds(square, span->lines, span->fold);
-  if (finish_moments(sum, square, span->lines, count, out)) {
+  if (finish_moments(sum, square, span->lines, count, loss_of_columns(), out)) {
     look_again(x, span, sum, square, count, out);
   }
 }

@@ -144,7 +144,8 @@ static bool prepare_line(const axn_normalize_block *block, line_bundle *bundle, 
   const double total = add_four(sum), squares = add_four(square);
   mean = total / count;
   m2 = squares - total * mean;
-  if (is_lost(squares, m2)) look_at_line_again(x, &block->span, count, &mean, &m2);
+  if (is_lost(squares, m2, loss_of_rows(count)))
+    look_at_line_again(x, &block->span, count, &mean, &m2);
   double variance = (m2 < 0 ? 0 : m2) * block->share;
   if (block->second_moment) variance += mean * mean, mean = 0;
   const double rstd = axn_rstd(variance, block->epsilon);
