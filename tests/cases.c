@@ -36,8 +36,8 @@ double random_uniform(randoms *source) {
   return (double)(random_bits(source) >> 11) * 0x1p-53;
 }
 
-/* Of 64 fair coins as many heads as there are, with a fraction that fills the gaps: the bell to four deviations and
- * more, in a tenth of the time of logarithm and cosine, which would be half of that of all tests. */
+/* The heads of 64 fair coins, with a fraction that fills the gaps: the bell to four deviations and more, in a
+ * fraction of the time of logarithm and cosine, which took half of that of all tests. */
 double random_normal(randoms *source) {
   const double heads = (double)__builtin_popcountll(random_bits(source));
   return (heads - 32.5 + random_uniform(source)) / sqrt(16.0 + 1.0 / 12.0);
