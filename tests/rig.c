@@ -46,6 +46,15 @@ static void make_plan(rig *self) {
   cr_assert(status == AXN_OK, "%s: describe: %s", desc_text(&self->desc), error.message);
 }
 
+static void make_outputs(rig *self) {
+  self->y = new_floats(self->sizes.elements);
+  self->mean = new_floats(self->sizes.statistics);
+  self->rstd = new_floats(self->sizes.statistics);
+  self->grad_x = new_floats(self->sizes.elements);
+  self->grad_scale = new_floats(self->sizes.parameters);
+  self->grad_shift = new_floats(self->sizes.parameters);
+}
+
 rig rig_make(const axn_desc *desc, unsigned has, data_spec data, uint64_t seed) {
   randoms source = randoms_from(seed);
   rig self = {0};
@@ -59,12 +68,30 @@ rig rig_make(const axn_desc *desc, unsigned has, data_spec data, uint64_t seed) 
   if (has & RIG_SCALE) self.scale = drawn(self.sizes.parameters, scales, &source);
   if (has & RIG_SHIFT) self.shift = drawn(self.sizes.parameters, DATA_STANDARD, &source);
   fill_running(&self, &source);
-  self.y = new_floats(self.sizes.elements);
-  self.mean = new_floats(self.sizes.statistics);
-  self.rstd = new_floats(self.sizes.statistics);
-  self.grad_x = new_floats(self.sizes.elements);
-  self.grad_scale = new_floats(self.sizes.parameters);
-  self.grad_shift = new_floats(self.sizes.parameters);
+  make_outputs(&self);
+  return self;
+}
+
+static float *copy_optional(const float *values, int64_t count) {
+  return values ? copy_floats(values, count) : NULL;
+}
+
+rig rig_twin(const rig *of, const axn_desc *desc) {
+  rig self = {0};
+  const oracle *sizes = &of->sizes;
+  self.desc = *desc;
+  self.has = of->has;
+  self.sizes = of->sizes;
+  self.is_twin = 1;
+  make_plan(&self);
+  self.x = copy_floats(of->x, sizes->elements);
+  self.grad_y = copy_floats(of->grad_y, sizes->elements);
+  self.scale = copy_optional(of->scale, sizes->parameters);
+  self.shift = copy_optional(of->shift, sizes->parameters);
+  self.running_mean = copy_optional(of->running_mean, sizes->running);
+  self.running_variance = copy_optional(of->running_variance, sizes->running);
+  self.batch_count = of->batch_count;
+  make_outputs(&self);
   return self;
 }
 
@@ -75,7 +102,7 @@ void rig_free(rig *self) {
       self->grad_scale, self->grad_shift, self->running_mean, self->running_variance};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) free(buffers[i]);
   axn_plan_destroy(self->plan);
-  oracle_free(&self->sizes);
+  if (!self->is_twin) oracle_free(&self->sizes);
   *self = (rig){0};
 }
 

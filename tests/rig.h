@@ -26,6 +26,7 @@ typedef struct rig {
   axn_plan *plan;
   axn_plan_info info;
   int threads; /* for each call; 0: the plan's */
+  int is_twin; /* sizes belong to another */
   float *x, *grad_y, *scale, *shift;
   float *y, *mean, *rstd;
   float *grad_x, *grad_scale, *grad_shift;
@@ -34,6 +35,10 @@ typedef struct rig {
 } rig;
 
 rig rig_make(const axn_desc *desc, unsigned has, data_spec data, uint64_t seed);
+
+/* The same inputs and sizes, which the other lends, for a plan of the same shape: made in a fraction of the
+ * time. Running statistics are those that the other has by now. */
+rig rig_twin(const rig *of, const axn_desc *desc);
 void rig_free(rig *self);
 
 void rig_train(rig *self);    /* fills y, mean, rstd; updates the running statistics */

@@ -39,7 +39,7 @@ static void check_desc(axn_desc desc, axn_isa isa, unsigned has, data_spec data,
   rig baseline = rig_make(&desc, has, data, seed);
   cr_assert(baseline.info.isa == AXN_ISA_BASELINE);
   desc.isa = isa;
-  rig self = rig_make(&desc, has, data, seed);
+  rig self = rig_twin(&baseline, &desc);
   cr_assert(self.info.isa == isa, "%s: the plan has isa %d", desc_text(&desc), (int)self.info.isa);
   check_pair(&self, &baseline);
   rig_free(&self);

@@ -168,7 +168,7 @@ Test(plan_arguments, rank) {
 Test(plan_arguments, extents) {
   for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     for (int k = 0; k < 4; k++) {
-      char field[16];
+      char field[32];
       snprintf(field, sizeof field, "shape[%d]", k);
       axn_desc desc = good((axn_norm)norm);
       const int64_t extents[] = {-1, INT64_MIN, 0};

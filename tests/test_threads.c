@@ -76,10 +76,11 @@ static void check_variants(const axn_desc *plain, const variant *others, int cou
                            data_spec data, uint64_t seed) {
   axn_desc single = *plain;
   single.threads = 1;
-  rig b = rig_make(&single, has, data, seed);
+  rig fresh = rig_make(&single, has, data, seed);
+  rig b = rig_twin(&fresh, &single);
   results want = run_all(&b);
   for (int i = 0; i < count; i++) {
-    rig a = rig_make(&others[i].desc, has, data, seed);
+    rig a = rig_twin(&fresh, &others[i].desc);
     a.threads = others[i].call_threads;
     results got = run_all(&a);
     check_same_results(&a, &got, &b, &want);
@@ -88,6 +89,7 @@ static void check_variants(const axn_desc *plain, const variant *others, int cou
   }
   results_free(&want);
   rig_free(&b);
+  rig_free(&fresh);
 }
 
 static void check_variant(const axn_desc *plain, variant other, unsigned has, data_spec data,
@@ -202,7 +204,7 @@ Test(threads, values_that_overflow) {
   for (size_t i = 0; chosen_desc(i, &desc); i += 2) {
     variant other = {desc, 5};
     rig a = rig_make(&other.desc, RIG_PLAIN, data, i);
-    rig b = rig_make(&other.desc, RIG_PLAIN, data, i);
+    rig b = rig_twin(&a, &other.desc);
     a.threads = 5;
     b.threads = 1;
     rig_train(&a);
@@ -210,8 +212,8 @@ Test(threads, values_that_overflow) {
     check_same(&a, "y", a.sizes.elements, a.y, b.y);
     check_same(&a, "mean", a.sizes.statistics, a.mean, b.mean);
     check_same(&a, "rstd", a.sizes.statistics, a.rstd, b.rstd);
-    rig_free(&a);
     rig_free(&b);
+    rig_free(&a);
   }
 }
 
@@ -262,12 +264,9 @@ Test(threads, a_nan_beside) {
 static void check_loop(axn_parallel_for loop, uint64_t seed) {
   axn_desc desc;
   for (size_t i = 0; chosen_desc(i, &desc); i++) {
-    variant other = {desc, 0};
-    other.desc.parallel_for = loop;
-    check_variant(&desc, other, RIG_ALL, DATA_STANDARD, seed + i);
-    if (i % 4) continue;
-    other.call_threads = 7;
-    check_variant(&desc, other, RIG_ALL, DATA_STANDARD, seed + i);
+    variant others[] = {{desc, 0}, {desc, 7}};
+    others[0].desc.parallel_for = others[1].desc.parallel_for = loop;
+    check_variants(&desc, others, i % 4 ? 1 : 2, RIG_ALL, DATA_STANDARD, seed + i);
   }
 }
 
@@ -340,16 +339,16 @@ static void check_shared_plan(const axn_desc *desc, uint64_t seed) {
   }
   for (int i = 0; i < VISITORS; i++) pthread_join(handles[i], NULL);
   for (int i = 0; i < VISITORS; i++) {
-    rig alone = rig_make(desc, RIG_SCALE, DATA_STANDARD, seed + (uint64_t)i);
+    rig *own = &visitors[i].self;
+    rig alone = rig_twin(own, desc);
     rig_train(&alone);
     rig_backward(&alone);
-    rig *own = &visitors[i].self;
     check_same(own, "y", alone.sizes.elements, own->y, alone.y);
     check_same(own, "grad_x", alone.sizes.elements, own->grad_x, alone.grad_x);
     check_same(own, "grad_scale", alone.sizes.parameters, own->grad_scale, alone.grad_scale);
     own->plan = NULL;
-    rig_free(own);
     rig_free(&alone);
+    rig_free(own);
   }
   rig_free(&shared);
 }
