@@ -10,6 +10,7 @@ enum {
   FAR_BYTES = 1 << 22, /* of a tensor that caches near a core do not hold: its rows lie far apart */
   FAR_PIECE_BYTES = 32768, /* of such a row, so that memory is read in long runs */
   COLUMNS_LEAST = 64,      /* of a strip: shorter pieces of memory cost more than they save */
+  FEW_COLUMNS = 64,        /* fewer have lanes */
   COLUMNS_WORTH = 256,     /* a strip that cannot be this wide and fit a cache is not worth it */
   UNITS_PER_THREAD = 4,    /* so that threads end together */
   PARAMETER_COLUMNS = 256, /* of a unit of parameters, or, */
@@ -139,6 +140,14 @@ static int find_reduced(const axn_axis_list *list, bool parameter) {
   return -1;
 }
 
+static axn_axis_list reduced_of(const axn_axis_list *list) {
+  axn_axis_list reduced = {0};
+  for (int i = 0; i < list->count; i++) {
+    if (list->axis[i].cell == 0) reduced.axis[reduced.count++] = list->axis[i];
+  }
+  return reduced;
+}
+
 static int64_t reduced_extent(const axn_axis_list *list) {
   int64_t extent = 1;
   for (int i = 0; i < list->count; i++) {
@@ -206,6 +215,7 @@ static bool cells_follow(const axn_nest *nest, const axn_axis *unit, axn_side si
 static axn_nest plain_columns(const axn_axis *unit) {
   return (axn_nest){.form = AXN_FORM_COLUMNS,
                     .fold = 1,
+                    .lanes = 1,
                     .join = 1,
                     .lines_per_cell = 1,
                     .line_tensor = {1, 1},
@@ -214,7 +224,32 @@ static axn_nest plain_columns(const axn_axis *unit) {
                     .row = {.extent = 1}};
 }
 
-static axn_nest columns_of(axn_axis_list reduced, const axn_axis *inner, const axn_axis *unit) {
+enum { FLOATS = 16 }; /* in the widest vectors */
+
+/* How many rows of so many columns make one that has no part of a vector, nor too few of them. */
+static int64_t rows_to_join(int64_t columns, int64_t rows) {
+  enum { ENOUGH = 64 };
+  int64_t join = 1;
+  while ((join * columns < ENOUGH || join * columns % FLOATS != 0) && join < FLOATS &&
+         2 * join * columns <= AXN_MOST_COLUMNS && 2 * join <= rows) {
+    join *= 2;
+  }
+  return join;
+}
+
+/* Lanes of a column. Extents alone decide, those of the axes within its rows: a view so has the sums of a dense tensor,
+ * a sample alone those of a batch. */
+static int64_t lanes_of(const axn_axis_list *list, int64_t rows) {
+  int64_t columns = 1;
+  for (int i = list->count - 1; i >= 0 && (i == list->count - 1 || list->axis[i].cell != 0); i--) {
+    columns *= list->axis[i].extent;
+  }
+  return columns < FEW_COLUMNS && columns % FLOATS != 0 ? rows_to_join(columns, rows) : 1;
+}
+
+static axn_nest columns_of(const axn_axis_list *list, const axn_axis *unit) {
+  const axn_axis *inner = &list->axis[list->count - 1];
+  axn_axis_list reduced = reduced_of(list);
   axn_nest nest = plain_columns(unit);
   if (inner->cell == 0) {
     reduced.count--;
@@ -227,6 +262,7 @@ static axn_nest columns_of(axn_axis_list reduced, const axn_axis *inner, const a
   const int row = find_reduced(&reduced, false), weighted = find_reduced(&reduced, true);
   if (row >= 0) {
     nest.row = take(&reduced, row);
+    nest.lanes = lanes_of(list, nest.row.extent);
   } else if (weighted >= 0 && inner->cell != 0 && inner->parameter == 0) {
     nest.row = take(&reduced, weighted);
     nest.weighted = true;
@@ -239,6 +275,7 @@ static axn_nest rows_of(axn_axis_list reduced, axn_form form, const axn_axis *un
   axn_nest nest = {.form = form,
                    .weighted = form == AXN_FORM_WEIGHTED,
                    .fold = 1,
+                   .lanes = 1,
                    .join = 1,
                    .lines_per_cell = 1,
                    .line_tensor = {unit->tensor[AXN_SIDE_X], unit->tensor[AXN_SIDE_Y]},
@@ -261,10 +298,12 @@ static int64_t even_piece(int64_t extent, int64_t most, int64_t unit) {
   return axn_smaller(axn_smaller(blocks_of(piece, unit) * unit, most), extent);
 }
 
-/* Few rows are cut finer, so that there is something to share. */
-static int64_t rows_of_block(int64_t rows) {
-  enum { BLOCKS = 8, LEAST = 32 };
-  return axn_smaller(AXN_BLOCK_ROWS, larger(LEAST, rows / BLOCKS));
+/* Few rows are cut finer, so that there is something to share. Many short ones, whose columns have lanes, are more in a
+ * block, which else were little beside what comes between blocks. */
+static int64_t rows_of_block(int64_t rows, int64_t lanes) {
+  enum { BLOCKS = 8, LEAST = 32, MANY = 4 * BLOCKS };
+  const int64_t plain = axn_smaller(AXN_BLOCK_ROWS, larger(LEAST, rows / BLOCKS));
+  return larger(plain, axn_smaller(lanes * AXN_BLOCK_ROWS, rows / MANY)) / lanes * lanes;
 }
 
 /* `most`: values of a block in the row family. `widest`: lines of the largest unit that there could be, since
@@ -272,7 +311,8 @@ static int64_t rows_of_block(int64_t rows) {
 static void cut(axn_nest *nest, int64_t lines, int64_t widest, int64_t most) {
   if (nest->form == AXN_FORM_COLUMNS) {
     nest->block_length = 1;
-    nest->block_rows = even_piece(nest->row.extent, rows_of_block(nest->row.extent), 4);
+    nest->block_rows = even_piece(nest->row.extent, rows_of_block(nest->row.extent, nest->lanes),
+                                  larger(4, nest->lanes));
     nest->block_lines = axn_smaller(lines, larger(1, AXN_MOST_COLUMNS / nest->fold));
   } else {
     nest->block_length = even_piece(nest->length.extent, most, 64);
@@ -301,20 +341,11 @@ static void cut(axn_nest *nest, int64_t lines, int64_t widest, int64_t most) {
   for (int i = 0; i < nest->outer.count; i++) nest->blocks *= nest->outer.axis[i].extent;
 }
 
-static axn_axis_list reduced_of(const axn_axis_list *list) {
-  axn_axis_list reduced = {0};
-  for (int i = 0; i < list->count; i++) {
-    if (list->axis[i].cell == 0) reduced.axis[reduced.count++] = list->axis[i];
-  }
-  return reduced;
-}
-
 /* A nest over the reduced axes of a list; cut once the size of a unit is known. */
 static axn_nest nest_of(const axn_axis_list *list, const axn_axis *unit, bool twice) {
-  const axn_axis_list reduced = reduced_of(list);
   const axn_form form = form_of(list, twice);
-  axn_nest nest = form == AXN_FORM_COLUMNS ? columns_of(reduced, &list->axis[list->count - 1], unit)
-                                           : rows_of(reduced, form, unit);
+  axn_nest nest =
+      form == AXN_FORM_COLUMNS ? columns_of(list, unit) : rows_of(reduced_of(list), form, unit);
   nest.lines_first = !twice;
   number_segments(&nest);
   return nest;
@@ -353,9 +384,11 @@ static int64_t most_cells(const axn_geometry *geometry) {
   /* Sums of the lines of a cell are added chunk by chunk of lines, and there block by block: in an order of the cell's
    * own only if no chunk begins within it because of others. */
   if (lines->form != AXN_FORM_COLUMNS && lines->lines_per_cell > 1 && has_blocks(lines)) return 1;
-  int64_t most = sums->form == AXN_FORM_COLUMNS ? AXN_MOST_COLUMNS / sums->fold : AXN_MOST_ROWS;
+  int64_t most = sums->form == AXN_FORM_COLUMNS ? AXN_MOST_COLUMNS / (sums->fold * sums->lanes)
+                                                : AXN_MOST_ROWS;
   if (lines->form == AXN_FORM_COLUMNS) {
-    most = axn_smaller(most, AXN_MOST_COLUMNS / (lines->fold * lines->lines_per_cell));
+    most =
+        axn_smaller(most, AXN_MOST_COLUMNS / (lines->fold * lines->lines_per_cell * lines->lanes));
   }
   return larger(1, most);
 }
@@ -438,21 +471,15 @@ static int64_t values_of_block(const axn_geometry *geometry) {
   return values <= most ? AXN_WHOLE_VALUES : axn_smaller(AXN_BLOCK_VALUES, most);
 }
 
-/* How many rows of a unit make one that has no part of a vector, nor too few of them, if they are one run of memory. */
-static int64_t rows_to_join(const axn_partition *partition, const axn_nest *nest) {
-  enum { FLOATS = 16, ENOUGH = 64 }; /* of the widest vectors: in one; of a row */
+/* How many rows of a unit are taken as one, if they are one run of memory. */
+static int64_t joined_rows(const axn_partition *partition, const axn_nest *nest) {
   const int64_t columns = axn_lines_of(nest, partition->unit_cells) * nest->fold;
   if (nest->form != AXN_FORM_COLUMNS || nest->weighted ||
       (partition->along > 1 && partition->unit_cells > 1) ||
       nest->row.tensor[AXN_SIDE_X] != columns || nest->row.tensor[AXN_SIDE_Y] != columns) {
     return 1;
   }
-  int64_t join = 1;
-  while ((join * columns < ENOUGH || join * columns % FLOATS != 0) && join < FLOATS &&
-         2 * join * columns <= AXN_MOST_COLUMNS && 2 * join <= nest->row.extent) {
-    join *= 2;
-  }
-  return join;
+  return rows_to_join(columns, nest->row.extent);
 }
 
 axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice) {
@@ -470,7 +497,8 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
   geometry.sums.block_lines = partition->unit_cells; /* the moments of a unit come in one go */
   cut(&geometry.lines, axn_lines_of(&geometry.lines, partition->unit_cells),
       axn_lines_of(&geometry.lines, widest), AXN_LINES_VALUES);
-  geometry.lines.join = rows_to_join(partition, &geometry.lines);
+  geometry.sums.join = joined_rows(partition, &geometry.sums);
+  geometry.lines.join = joined_rows(partition, &geometry.lines);
   return geometry;
 }
 
@@ -505,8 +533,12 @@ axn_geometry axn_row_parameter_geometry(const axn_axis_list *axes) {
   axn_partition *partition = &geometry.partition;
   axn_nest *nest = &geometry.lines;
   set_unit_cells(partition, 1);
-  *nest = (axn_nest){
-      .form = AXN_FORM_ROWS, .fold = 1, .join = 1, .lines_per_cell = 1, .row = {.extent = 1}};
+  *nest = (axn_nest){.form = AXN_FORM_ROWS,
+                     .fold = 1,
+                     .lanes = 1,
+                     .join = 1,
+                     .lines_per_cell = 1,
+                     .row = {.extent = 1}};
   nest->outer = reduced_of(&partition->axes);
   nest->length = nest->outer.axis[--nest->outer.count];
   cut(nest, 1, 1, AXN_STATISTICS_VALUES);

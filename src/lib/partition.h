@@ -76,7 +76,8 @@ typedef struct axn_nest {
   axn_axis_list outer; /* what else is reduced */
   int64_t segments;    /* parameters that one line meets along the outer axes, 1 but in odd cases */
   int64_t
-      join; /* rows of columns that are one run of memory, taken as one by work on each element */
+      lanes; /* of a column, in which its rows take turns: where rows are short, to fill vectors */
+  int64_t join;     /* rows of columns, where they are one run of memory, that are taken as one */
   bool lines_first; /* lines of the row family follow each other in memory before their rows do */
   int64_t block_lines, block_rows, block_length; /* of a full block */
   int64_t row_blocks, length_blocks;

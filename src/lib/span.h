@@ -29,7 +29,9 @@ static inline axn_span axn_span_of(const axn_nest *nest, const axn_block *block,
                     .rows = block->rows,
                     .row_stride = nest->row.tensor[side],
                     .length = block->length,
-                    .fold = nest->fold};
+                    .fold = nest->fold,
+                    .lanes = nest->lanes,
+                    .joined = nest->lanes > 1 && nest->join == nest->lanes};
 }
 
 /* The same for work on every element: folded columns are columns like any other. */

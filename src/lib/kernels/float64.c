@@ -60,18 +60,23 @@ static void moments_of_rows(const void *tensor, const axn_span *span, axn_moment
   }
 }
 
-/* Adds the differences of all columns from those of `from`, and their squares. */
+/* Adds the differences of all columns from those of `from`, and their squares, to the lanes of columns. */
 static void add_columns(const double *x, const axn_span *span, const double *from, double *sum,
                         double *square) {
-  const int64_t columns = span->lines * span->fold;
-  memset(sum, 0, (size_t)columns * sizeof *sum);
-  memset(square, 0, (size_t)columns * sizeof *square);
-  for (int64_t r = 0; r < span->rows; r++, x += span->row_stride) {
+  const int64_t columns = span->lines * span->fold, all = span->lanes * columns;
+  memset(sum, 0, (size_t)all * sizeof *sum);
+  memset(square, 0, (size_t)all * sizeof *square);
+  for (int64_t r = 0, lane = 0; r < span->rows; r++, x += span->row_stride) {
     for (int64_t j = 0; j < columns; j++) {
       const double difference = x[j] - from[j];
-      sum[j] += difference;
-      square[j] += difference * difference;
+      sum[lane + j] += difference;
+      square[lane + j] += difference * difference;
     }
+    lane = lane + columns < all ? lane + columns : 0;
+  }
+  for (int64_t j = columns; j < all; j++) {
+    sum[j % columns] += sum[j];
+    square[j % columns] += square[j];
   }
 }
 

@@ -291,18 +291,16 @@ static void gradient_sums_weighted(const axn_gradient_block *block, axn_gradient
 
 /* ---- sums: columns ---- */
 
-INLINE void add_float_sums(double *totals, vector sums) {
+/* Totals become those of before plus these sums. */
+INLINE void put_float_sums(double *totals, const double *before, vector sums) {
   float floats[WIDTH];
   store(floats, sums);
-  store_doubles(totals, load_doubles(totals) + load_wide(floats));
-  store_doubles(totals + HALF, load_doubles(totals + HALF) + load_wide(floats + HALF));
+  store_doubles(totals, load_doubles(before) + load_wide(floats));
+  store_doubles(totals + HALF, load_doubles(before + HALF) + load_wide(floats + HALF));
 }
 
-INLINE void put_float_sums(double *totals, vector sums) {
-  float floats[WIDTH];
-  store(floats, sums);
-  store_doubles(totals, load_wide(floats));
-  store_doubles(totals + HALF, load_wide(floats + HALF));
+INLINE void add_float_sums(double *totals, vector sums) {
+  put_float_sums(totals, totals, sums);
 }
 
 /* Vectors of columns that are summed side by side, so that their chains of additions overlap: as many as
@@ -338,6 +336,7 @@ INLINE void add_column_terms(const column_terms *terms, int64_t j, int vectors, 
   const bool whole = columns >= WIDTH;
   const element *x = terms->x + j, *grad_y = terms->grad_y + j;
   const corner c = terms->past_corner ? corner_of(block->corner) : (corner){0};
+  static const double zeros[WIDTH] = {0};
   vector mean[ABREAST], rstd[ABREAST], sums[ABREAST][SUMS];
   for (int v = 0; v < vectors; v++) {
     const int64_t at = j + v * WIDTH;
@@ -365,11 +364,7 @@ INLINE void add_column_terms(const column_terms *terms, int64_t j, int vectors, 
   for (int v = 0; v < vectors; v++) {
     for (int s = 0; s < SUMS; s++) {
       double *total = terms->totals[s] + j + v * WIDTH;
-      if (terms->first) {
-        put_float_sums(total, sums[v][s]);
-      } else {
-        add_float_sums(total, sums[v][s]);
-      }
+      put_float_sums(total, terms->first ? zeros : total, sums[v][s]);
     }
   }
 }
@@ -392,23 +387,28 @@ INLINE void add_all_column_terms(const column_terms *terms, int64_t columns, boo
   if (j < columns) add_last_column_terms(terms, j, columns);
 }
 
-static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradient_sums out) {
-  const axn_gradient_block block = *given; /* that no store can change */
-  AXN_LINES_OF_CACHE double room[SUMS][AXN_LINE_ROOM];
-  const axn_span *span = &block.span;
-  const int64_t columns = span->lines * span->fold;
-  const bool direct = span->fold == 1 && columns % WIDTH == 0;
-  double *const results[SUMS] = {out.centred, out.gradient, out.product};
-  double *const totals[SUMS] = {direct ? out.centred : room[0], direct ? out.gradient : room[1],
-                                direct ? out.product : room[2]};
-  for (int64_t first = 0; first < span->rows; first += TERMS) {
+/* Some rows of a block, each so many after the one before. */
+typedef struct some_rows {
+  int64_t first, count, step;
+} some_rows;
+
+/* Sums so many columns. `starts`: totals begin with these sums, else they are added. There once. */
+static __attribute__((noinline)) void sum_columns(const axn_gradient_block *given, some_rows some,
+                                                  int64_t columns, bool starts,
+                                                  double *const *totals) {
+  axn_gradient_block block = *given; /* that no store can change */
+  block.span.row_stride *= some.step;
+  block.grad_y_strides.row *= some.step;
+  block.parameter_stride *= some.step;
+  for (int64_t r = 0; r < some.count; r += TERMS) {
+    const int64_t row = some.first + r * some.step;
     const column_terms terms = {&block,
-                                input_at(block.x, first * span->row_stride),
-                                input_at(block.grad_y, first * block.grad_y_strides.row),
-                                axn_parameters_at(block.scale, first * block.parameter_stride),
+                                input_at(block.x, row * given->span.row_stride),
+                                input_at(block.grad_y, row * given->grad_y_strides.row),
+                                axn_parameters_at(block.scale, row * given->parameter_stride),
                                 block.corner != NULL,
-                                span->rows - first < TERMS ? span->rows - first : TERMS,
-                                first == 0,
+                                some.count - r < TERMS ? some.count - r : TERMS,
+                                starts && r == 0,
                                 totals};
     if (block.scale == NULL && block.corner == NULL) {
       add_all_column_terms(&terms, columns, true);
@@ -416,7 +416,42 @@ static void gradient_sums_of_columns(const axn_gradient_block *given, axn_gradie
       add_all_column_terms(&terms, columns, false);
     }
   }
-  for (int s = 0; s < SUMS && !direct; s++) {
+}
+
+/* Sums rows in lanes: those of all lanes at once, where they are one run of memory, else one lane after the other; the
+ * rows beyond a multiple of the lanes by themselves. */
+static __attribute__((noinline)) void sum_lanes(const axn_gradient_block *block, int64_t columns,
+                                                double *const *totals) {
+  const int64_t lanes = block->span.lanes, rows = block->span.rows, whole = rows - rows % lanes;
+  const int64_t at_once = block->span.joined ? lanes : 1;
+  ROLLED for (int s = 0; s < SUMS; s++) {
+    memset(totals[s], 0, (size_t)(lanes * columns + WIDTH) * sizeof(double));
+  }
+  for (int64_t k = 0; k < lanes; k += at_once) {
+    double *const here[SUMS] = {totals[0] + k * columns, totals[1] + k * columns,
+                                totals[2] + k * columns};
+    const int64_t left = rows - whole - k < at_once ? rows - whole - k : at_once;
+    sum_columns(block, (some_rows){k, whole / lanes, lanes}, at_once * columns, false, here);
+    if (left <= 0) continue;
+    sum_columns(block, (some_rows){whole + k, 1, lanes}, left * columns, false, here);
+  }
+  ROLLED for (int s = 0; s < SUMS; s++) add_column_lanes(totals[s], columns, lanes);
+}
+
+static void gradient_sums_of_columns(const axn_gradient_block *block, axn_gradient_sums out) {
+  AXN_LINES_OF_CACHE double room[SUMS][AXN_LINE_ROOM];
+  const axn_span *span = &block->span;
+  const int64_t columns = span->lines * span->fold;
+  const bool direct = span->fold == 1 && span->lanes == 1 && columns % WIDTH == 0;
+  double *const results[SUMS] = {out.centred, out.gradient, out.product};
+  double *const totals[SUMS] = {direct ? out.centred : room[0], direct ? out.gradient : room[1],
+                                direct ? out.product : room[2]};
+  if (span->lanes > 1) {
+    sum_lanes(block, columns, totals);
+  } else {
+    sum_columns(block, (some_rows){0, span->rows, 1}, columns, true, totals);
+  }
+  ROLLED for (int s = 0; s < SUMS && !direct; s++) {
     add_folds(totals[s], span->lines, span->fold);
     memcpy(results[s], totals[s], (size_t)span->lines * sizeof(double));
   }

@@ -38,7 +38,10 @@ typedef struct axn_span {
   int64_t lines, line_stride;
   int64_t rows, row_stride;
   int64_t length;
-  int64_t fold; /* column family */
+  /* Column family: */
+  int64_t fold;
+  int64_t lanes; /* sums add row r of a column to lane r modulo these, a power of two */
+  bool joined;   /* so many rows are one run of memory; arrays per column have as many copies */
 } axn_span;
 
 /* Moments of a number of values: their mean, and M2, the sum of squares about it. Arrays, one entry

@@ -162,6 +162,17 @@ static __attribute__((noinline, unused)) void add_fours(double *values, int64_t 
   for (; i < count; i++) to[i] = add_four(values + 4 * i);
 }
 
+/* Adds up lanes of columns, a power of two of them, each with all columns side by side: its upper half to its lower one,
+ * until one is left. There is room for whole vectors. */
+static __attribute__((noinline, unused)) void add_column_lanes(double *values, int64_t columns,
+                                                               int64_t lanes) {
+  for (int64_t half = lanes / 2 * columns; half >= columns; half /= 2) {
+    ROLLED for (int64_t j = 0; j < half; j += HALF) {
+      store_doubles(values + j, load_doubles(values + j) + load_doubles(values + half + j));
+    }
+  }
+}
+
 /* Adds up `fold` values into eight lanes. */
 INLINE void add_fold(const double *values, int64_t fold, double eight[8]) {
   int64_t i = 0;
@@ -175,7 +186,8 @@ INLINE void add_fold(const double *values, int64_t fold, double eight[8]) {
 }
 
 /* Adds up `fold` neighbours each: `count` results at the start of `values`. */
-static inline void add_folds(double *values, int64_t count, int64_t fold) {
+static __attribute__((noinline, unused)) void add_folds(double *values, int64_t count,
+                                                        int64_t fold) {
   enum { LINES = 128 };
   double lanes[8 * LINES];
   if (fold == 1) return;

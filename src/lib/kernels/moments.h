@@ -343,8 +343,8 @@ INLINE void add_vector_of_elements(const element *x, int64_t rows, int64_t row_s
 }
 
 /* At most ROWS_AT_ONCE rows. */
-INLINE void add_columns(const element *x, int64_t rows, int64_t row_stride, int64_t columns,
-                        double *sum, double *square) {
+INLINE void add_some_rows(const element *x, int64_t rows, int64_t row_stride, int64_t columns,
+                          double *sum, double *square) {
   int64_t j = 0;
   for (; j + WIDTH <= columns; j += WIDTH) {
 #if AXN_ELEMENT == AXN_ELEMENT_FLOAT32
@@ -355,6 +355,33 @@ INLINE void add_columns(const element *x, int64_t rows, int64_t row_stride, int6
   }
   if (j < columns) {
     add_vector_of_elements(x + j, rows, row_stride, columns - j, sum + j, square + j);
+  }
+}
+
+/* Any number of rows; there once. */
+static __attribute__((noinline)) void add_columns(const element *x, int64_t rows,
+                                                  int64_t row_stride, int64_t columns, double *sum,
+                                                  double *square) {
+  for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE) {
+    const int64_t some = rows - r < ROWS_AT_ONCE ? rows - r : ROWS_AT_ONCE;
+    add_some_rows(x + r * row_stride, some, row_stride, columns, sum, square);
+  }
+}
+
+/* Adds the rows to the lanes of columns: all lanes at once, where their rows are one run of memory, else one after the
+ * other. */
+static __attribute__((noinline)) void add_to_lanes(const element *x, const axn_span *span,
+                                                   int64_t columns, double *sum, double *square) {
+  const int64_t lanes = span->lanes, stride = lanes * span->row_stride;
+  const int64_t rows = span->rows / lanes, rest = span->rows % lanes;
+  if (span->joined) {
+    add_columns(x, rows, stride, lanes * columns, sum, square);
+    if (rest > 0) add_columns(x + rows * stride, 1, stride, rest * columns, sum, square);
+    return;
+  }
+  for (int64_t k = 0; k < lanes && k < span->rows; k++) {
+    add_columns(x + k * span->row_stride, rows + (k < rest), stride, columns, sum + k * columns,
+                square + k * columns);
   }
 }
 
@@ -392,12 +419,16 @@ static void moments_of_columns(const void *tensor, const axn_span *span, axn_mom
   AXN_LINES_OF_CACHE double square[AXN_LINE_ROOM];
   const element *x = input_at(tensor, 0);
   const int64_t columns = span->lines * span->fold;
+  const size_t room = (size_t)(span->lanes * columns + WIDTH) * sizeof(double);
   const double count = (double)(span->rows * span->fold);
-  memset(sum, 0, (size_t)(columns + WIDTH) * sizeof *sum);
-  memset(square, 0, (size_t)(columns + WIDTH) * sizeof *square);
-  for (int64_t r = 0; r < span->rows; r += ROWS_AT_ONCE) {
-    const int64_t rows = span->rows - r < ROWS_AT_ONCE ? span->rows - r : ROWS_AT_ONCE;
-    add_columns(x + r * span->row_stride, rows, span->row_stride, columns, sum, square);
+  memset(sum, 0, room);
+  memset(square, 0, room);
+  if (span->lanes > 1) {
+    add_to_lanes(x, span, columns, sum, square);
+    add_column_lanes(sum, columns, span->lanes);
+    add_column_lanes(square, columns, span->lanes);
+  } else {
+    add_columns(x, span->rows, span->row_stride, columns, sum, square);
   }
   add_folds(sum, span->lines, span->fold);
   add_folds(square, span->lines, span->fold);
