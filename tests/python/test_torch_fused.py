@@ -326,6 +326,17 @@ def test_a_trace_leaves_no_trace():
     assert model.training and all(module.training for module in model.modules())
 
 
+class Uncopied(Inner):
+    def __copy__(self):
+        raise RuntimeError("one of its kind")
+
+
+def test_what_cannot_be_copied_is_not_traced():
+    model = ours.replace(Uncopied(), fuse="trace")
+    assert ours.report(model) == (["norm"], [])
+    assert all(module.training for module in model.modules())
+
+
 def test_a_forward_of_its_own_is_not_what_is_traced():
     model = Inner()
     model.forward = lambda x: model.norm(x) * 2  # as packages do that place models on devices

@@ -70,6 +70,5 @@ def may_overwrite(norm: nn.Module, source: nn.Module) -> bool:
 
 def may_overwrite_latest(norm: nn.Module, source: nn.Module, input: Tensor) -> bool:
     """The same where input may also be something else than what source has just returned."""
-    if not (_is_inference() and hasattr(_latest, "output")):
-        return False
-    return _latest.output() is input and _latest.source() is source and may_overwrite(norm, source)
+    return (may_overwrite(norm, source) and hasattr(_latest, "output") and _latest.output() is input
+            and _latest.source() is source)

@@ -142,9 +142,9 @@ def _trace(parent: nn.Module, training: bool, fixed: dict[str, None]) -> fx.Grap
     modes = {module: module.training for module in parent.modules()}
     for module in modes:
         module.training = training
-    double, tracer = _double(parent), _Children()
     try:
-        graph = tracer.trace(double, fixed)
+        double = _double(parent)
+        graph = _Children().trace(double, fixed)
     except Exception:
         return None
     finally:
@@ -170,11 +170,11 @@ def _pairs_in(graph: fx.Graph) -> set[tuple[str, str]]:
 def _pairs_of(parent: nn.Module) -> set[tuple[str, str]]:
     """Those that traces in training and in evaluation have in common, with and without arguments that may be None.
     Without them there may be no call."""
-    parameters = inspect.signature(parent.forward).parameters.values()
-    absent = {parameter.name: None for parameter in parameters if parameter.default is None}
     graphs = [_trace(parent, training, {}) for training in (True, False)]
     if None in graphs:
         return set()
+    parameters = inspect.signature(parent.forward).parameters.values()
+    absent = {parameter.name: None for parameter in parameters if parameter.default is None}
     if absent:
         graphs += [_trace(parent, training, absent) for training in (True, False)]
     return set.intersection(*(_pairs_in(graph) for graph in graphs if graph is not None))
