@@ -6,6 +6,7 @@
  * shared object of its own, is not affected, nor is OpenMP's runtime.
  */
 #include "cases.h"
+#include "sanitizer.h"
 
 #include <axisnorm/moments.h>
 
@@ -14,15 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-
-/* AddressSanitizer takes more of the stack. */
-#if defined(__SANITIZE_ADDRESS__)
-#define HAS_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HAS_ASAN 1
-#endif
-#endif
 
 static long calls;        /* of any allocating function */
 static long live;         /* allocated and not freed */
@@ -258,26 +250,48 @@ static void run_moments(const axn_plan *plan, const axn_plan_info *info, buffers
   for (int i = 0; i < 2; i++) cr_assert(axn_moments_accumulate(plan, &args, NULL) == AXN_OK);
 }
 
+/* All that runs take. */
+typedef struct run_case {
+  axn_plan *plan;
+  axn_plan_info info;
+  buffers all;
+} run_case;
+
+static run_case case_of(axn_desc desc, int threads) {
+  run_case made = {.info = axn_plan_info_init()};
+  desc.threads = threads;
+  cr_assert(axn_plan_create(&made.plan, &desc, NULL) == AXN_OK);
+  cr_assert(axn_plan_describe(made.plan, &made.info, NULL) == AXN_OK);
+  made.all = buffers_for(&made.info);
+  return made;
+}
+
+static void case_free(run_case *made) {
+  buffers_free(&made->all);
+  axn_plan_destroy(made->plan);
+}
+
+/* Of a run_case: as a thread begins. */
+static void *run_all(void *data) {
+  run_case *made = data;
+  run_training(made->plan, &made->info, &made->all);
+  run_inference(made->plan, &made->info, &made->all);
+  run_backward(made->plan, &made->info, &made->all);
+  run_moments(made->plan, &made->info, &made->all);
+  return NULL;
+}
+
 /* With every allocation failing: a run that made one would be noticed by the count. */
 static void check_runs(axn_desc desc, int threads) {
-  axn_plan *plan = NULL;
-  axn_plan_info info = axn_plan_info_init();
-  desc.threads = threads;
-  cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
-  cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
-  buffers all = buffers_for(&info);
+  run_case made = case_of(desc, threads);
   for (int turn = 0; turn < 2; turn++) { /* the first makes OpenMP's team */
     start(0);
-    run_training(plan, &info, &all);
-    run_inference(plan, &info, &all);
-    run_backward(plan, &info, &all);
-    run_moments(plan, &info, &all);
+    run_all(&made);
     counting = 0;
     cr_assert(turn == 0 || calls == 0, "%s, %d threads: %ld allocations in a run", desc_text(&desc),
               threads, calls);
   }
-  buffers_free(&all);
-  axn_plan_destroy(plan);
+  case_free(&made);
 }
 
 Test(allocation, none_in_a_run) {
@@ -306,26 +320,18 @@ static void touch(void *memory, size_t bytes) {
  * stacks take, whatever is mapped or allocated by others. */
 static void check_peak(axn_desc desc) {
   enum { STACKS_KIB = 2048 }; /* a sanitizer keeps several of them */
-  axn_plan *plan = NULL;
-  axn_plan_info info = axn_plan_info_init();
-  desc.threads = 1;
-  cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
-  cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
-  buffers all = buffers_for(&info);
-  touch(all.y, (size_t)info.elements * sizeof(float));
-  touch(all.grad, (size_t)info.elements * sizeof(float));
-  touch(all.workspace,
-        info.training_workspace + info.inference_workspace + info.backward_workspace);
+  run_case made = case_of(desc, 1);
+  const axn_plan_info *info = &made.info;
+  touch(made.all.y, (size_t)info->elements * sizeof(float));
+  touch(made.all.grad, (size_t)info->elements * sizeof(float));
+  touch(made.all.workspace,
+        info->training_workspace + info->inference_workspace + info->backward_workspace);
   const long before = peak();
-  run_training(plan, &info, &all);
-  run_inference(plan, &info, &all);
-  run_backward(plan, &info, &all);
-  run_moments(plan, &info, &all);
+  run_all(&made);
   const long growth = peak() - before;
   cr_assert(growth <= STACKS_KIB, "%s: the peak of memory grew by %ld KiB in a run",
             desc_text(&desc), growth);
-  buffers_free(&all);
-  axn_plan_destroy(plan);
+  case_free(&made);
 }
 
 Test(allocation, peak_of_memory_does_not_grow_in_a_run) {
@@ -340,23 +346,8 @@ Test(allocation, peak_of_memory_does_not_grow_in_a_run) {
 
 /* ---- stack ---- */
 
-typedef struct stack_run {
-  const axn_plan *plan;
-  const axn_plan_info *info;
-  buffers *all;
-} stack_run;
-
-static void *run_all(void *data) {
-  const stack_run *run = data;
-  run_training(run->plan, run->info, run->all);
-  run_inference(run->plan, run->info, run->all);
-  run_backward(run->plan, run->info, run->all);
-  run_moments(run->plan, run->info, run->all);
-  return NULL;
-}
-
 /* How much of a stack that held one value no longer does. */
-static size_t stack_taken(stack_run *run) {
+static size_t stack_taken(run_case *made) {
   enum { STACK = 1 << 20, PAINT = 0x5a };
   void *memory = NULL;
   pthread_attr_t attributes;
@@ -365,7 +356,7 @@ static size_t stack_taken(stack_run *run) {
   memset(memory, PAINT, STACK);
   cr_assert(pthread_attr_init(&attributes) == 0);
   cr_assert(pthread_attr_setstack(&attributes, memory, STACK) == 0);
-  cr_assert(pthread_create(&thread, &attributes, run_all, run) == 0);
+  cr_assert(pthread_create(&thread, &attributes, run_all, made) == 0);
   cr_assert(pthread_join(thread, NULL) == 0);
   pthread_attr_destroy(&attributes);
   size_t left = 0;
@@ -374,7 +365,8 @@ static size_t stack_taken(stack_run *run) {
   return STACK - left;
 }
 
-/* What docs/embedding.md and docs/performance.md say of optimized builds, and some for the thread itself. */
+/* What docs/embedding.md and docs/performance.md say of optimized builds, and some for the thread itself.
+ * AddressSanitizer takes more. */
 Test(allocation, stack) {
   enum { STATED = 160 << 10, OF_THREAD = 16 << 10 };
 #if !defined(__OPTIMIZE__) || defined(HAS_ASAN)
@@ -383,17 +375,10 @@ Test(allocation, stack) {
   for (int norm = AXN_BATCH_NORM; norm <= AXN_GHOST_BATCH_NORM; norm++) {
     for (int layout = AXN_CHANNELS_FIRST; layout <= AXN_CHANNELS_LAST; layout++) {
       axn_desc desc = chosen((axn_norm)norm, (axn_layout)layout);
-      axn_plan *plan = NULL;
-      axn_plan_info info = axn_plan_info_init();
-      desc.threads = 1;
-      cr_assert(axn_plan_create(&plan, &desc, NULL) == AXN_OK);
-      cr_assert(axn_plan_describe(plan, &info, NULL) == AXN_OK);
-      buffers all = buffers_for(&info);
-      stack_run run = {plan, &info, &all};
-      const size_t taken = stack_taken(&run);
+      run_case made = case_of(desc, 1);
+      const size_t taken = stack_taken(&made);
       cr_expect(taken <= STATED + OF_THREAD, "%s: %zu bytes of stack", desc_text(&desc), taken);
-      buffers_free(&all);
-      axn_plan_destroy(plan);
+      case_free(&made);
     }
   }
 }

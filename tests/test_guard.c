@@ -6,6 +6,7 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 
 #include "cases.h"
+#include "sanitizer.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -13,15 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* AddressSanitizer would turn the crash into a report. */
-#if defined(__SANITIZE_ADDRESS__)
-#define HAS_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define HAS_ASAN 1
-#endif
-#endif
-#ifdef HAS_ASAN
+#ifdef HAS_ASAN /* which would turn the crash into a report */
 const char *__asan_default_options(void);
 const char *__asan_default_options(void) {
   return "handle_segv=0:handle_sigbus=0";
