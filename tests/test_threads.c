@@ -5,6 +5,7 @@
 #include "typed.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -172,6 +173,32 @@ Test(threads, of_openmp_by_default) {
   for (size_t i = 0; chosen_desc(i, &desc); i++) {
     check_variant(&desc, (variant){desc, 0}, RIG_ALL, DATA_STANDARD, i);
   }
+}
+
+/* The process's threads, as the sum of their numbers; 0 where the system does not list them. */
+static int64_t sum_of_thread_numbers(void) {
+  int64_t sum = 0;
+  DIR *directory = opendir("/proc/self/task");
+  if (directory == NULL) return 0;
+  for (struct dirent *entry; (entry = readdir(directory)) != NULL;) sum += atoll(entry->d_name);
+  closedir(directory);
+  return sum;
+}
+
+/* Those that a loop of fewer parts has nothing for are not ended, to be made anew for the next one: that takes longer
+ * than most passes. */
+Test(threads, stay) {
+  axn_desc desc = desc_of(AXN_LAYER_NORM, 3, 16, 64, 64, 0);
+  desc.threads = 7;
+  rig self = rig_make(&desc, RIG_ALL, DATA_STANDARD, 1);
+  rig_train(&self);
+  const int64_t before = sum_of_thread_numbers();
+  for (int i = 0; i < 3; i++) {
+    rig_train(&self);
+    rig_backward(&self);
+  }
+  cr_assert(sum_of_thread_numbers() == before);
+  rig_free(&self);
 }
 
 /* Large enough that the library does not keep to one thread, which it may with little to do. */

@@ -50,6 +50,8 @@ static int64_t part_start(int64_t count, int parts, int index) {
   return count / parts * index + (index < rest ? index : rest);
 }
 
+/* The team has all threads even where there are fewer parts: GNU's runtime ends those that a smaller one has no use for,
+ * and makes them anew for the next. */
 static void run_team(int threads, int64_t count, axn_task task, void *data) {
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads)
@@ -74,6 +76,6 @@ void axn_run(const axn_runner *runner, int64_t count, axn_task task, void *data)
   } else if (runner->host != NULL) {
     runner->host(runner->context, threads, count, task, data);
   } else {
-    run_team(threads, count, task, data);
+    run_team(runner->threads, count, task, data);
   }
 }

@@ -436,6 +436,14 @@ static bool shares_rows(const axn_geometry *geometry, bool twice) {
          (!twice || fitting_cells(geometry) == INT64_MAX);
 }
 
+/* Where threads share rows, and there are not enough blocks of them for all, into how many strips the columns are cut. */
+static int64_t strips(const axn_geometry *geometry, int64_t threads) {
+  const axn_nest *sums = &geometry->sums;
+  int64_t blocks = blocks_of(sums->row.extent, rows_of_block(sums->row.extent, sums->lanes));
+  for (int i = 0; i < sums->outer.count; i++) blocks *= sums->outer.axis[i].extent;
+  return larger(1, threads / larger(1, blocks));
+}
+
 static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, bool twice) {
   const axn_partition *partition = &geometry->partition;
   if (twice && axn_rows_are_far(geometry)) {
@@ -452,6 +460,9 @@ static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, 
     cells = larger(least, axn_smaller(fit, share));
   }
   cells = axn_smaller(cells, most);
+  if (shares_rows(geometry, twice)) {
+    cells = larger(least, axn_smaller(cells, partition->unit.extent / strips(geometry, threads)));
+  }
   if (columns) cells = fill_lines(cells, geometry->sums.fold);
   return axn_smaller(cells, partition->unit.extent);
 }
@@ -482,6 +493,17 @@ static int64_t joined_rows(const axn_partition *partition, const axn_nest *nest)
   return rows_to_join(columns, nest->row.extent);
 }
 
+/* What blocks leave behind was written by all threads that share a unit, so all of them had better fetch some of it,
+ * whole lines of the cache. */
+static int64_t choose_slice_cells(const axn_geometry *geometry, int64_t threads) {
+  enum { MOST_LINES = 128, LEAST_LINES = 8 };
+  const axn_partition *partition = &geometry->partition;
+  const int64_t per_cell = geometry->lines.lines_per_cell;
+  const int64_t share = blocks_of(partition->units * partition->unit_cells * per_cell, threads);
+  const int64_t lines = blocks_of(share, LEAST_LINES) * LEAST_LINES;
+  return larger(1, axn_smaller(MOST_LINES, lines) / per_cell);
+}
+
 axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool twice) {
   axn_geometry geometry = {.partition = partition_of(axes)};
   axn_partition *partition = &geometry.partition;
@@ -499,6 +521,7 @@ axn_geometry axn_geometry_of(const axn_axis_list *axes, int64_t threads, bool tw
       axn_lines_of(&geometry.lines, widest), AXN_LINES_VALUES);
   geometry.sums.join = joined_rows(partition, &geometry.sums);
   geometry.lines.join = joined_rows(partition, &geometry.lines);
+  geometry.slice_cells = choose_slice_cells(&geometry, threads);
   return geometry;
 }
 

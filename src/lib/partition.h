@@ -104,6 +104,7 @@ typedef struct axn_geometry {
   axn_partition partition;
   axn_nest sums;  /* for sums over x alone: a line is a whole cell, strides of y play no part */
   axn_nest lines; /* for all that knows parameters */
+  int64_t slice_cells; /* of a unit that threads share, how many are merged at a time */
 } axn_geometry;
 
 /* Whether lines have several rows, which lie too far apart for caches and prefetching to help from one to the

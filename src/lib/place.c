@@ -80,7 +80,7 @@ bool axn_next_part(const axn_partition *partition, int64_t blocks, axn_walk *wal
 }
 
 axn_slice axn_slice_at(const axn_geometry *geometry, int64_t index) {
-  const int64_t slices = axn_slices_of_unit(geometry), cells = axn_slice_cells(geometry);
+  const int64_t slices = axn_slices_of_unit(geometry), cells = geometry->slice_cells;
   const axn_place unit = axn_unit_at(&geometry->partition, index / slices);
   const int64_t skip = axn_smaller(index % slices * cells, unit.cells);
   return (axn_slice){index / slices, skip,

@@ -55,18 +55,9 @@ typedef struct axn_slice {
   axn_place at; /* where these lie */
 } axn_slice;
 
-/* Cells of a full slice: what blocks leave behind was written by all threads that share the unit, so all of them
- * had better fetch some of it. */
-static inline int64_t axn_slice_cells(const axn_geometry *geometry) {
-  enum { SLICE_LINES = 128 };
-  const int64_t lines = geometry->lines.lines_per_cell;
-  return lines < SLICE_LINES ? SLICE_LINES / lines : 1;
-}
-
 /* Of a full unit. */
 static inline int64_t axn_slices_of_unit(const axn_geometry *geometry) {
-  const int64_t cells = axn_slice_cells(geometry);
-  return (geometry->partition.unit_cells + cells - 1) / cells;
+  return (geometry->partition.unit_cells + geometry->slice_cells - 1) / geometry->slice_cells;
 }
 
 /* Slice `index`, counted through all units; of no cells where the unit has fewer than a full one. */

@@ -88,17 +88,16 @@ bool view_has_strides(const struct view *view, const struct form *form, bool wri
 PyObject *core_tuple(int count, const int64_t *values);
 
 /* use_openmp(GOMP_parallel, omp_get_num_threads, omp_get_thread_num): the runtime, by addresses, on
- * which core_parallel_for runs. */
+ * which loops run. */
 PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t count);
-void core_parallel_for(void *context, int threads, int64_t count, axn_task task, void *data);
 
 /* What the next run says of threads, of a plan for so many: 0 for these, or 1 in a process that was forked from
  * one with OpenMP's threads. It has none of them, and GNU's runtime would wait for them for ever. */
 int core_threads(int planned);
 bool core_watch_forks(void); /* once, at the start; false with an exception */
 
-/* The runtime for new plans: core_parallel_for once there is one for it, else null. */
-axn_parallel_for core_loop(void);
+/* Sets the loop of a plan for so many threads as the descriptor says: on that runtime, once there is one. */
+void core_set_loop(axn_desc *desc);
 
 /* A plan of a descriptor whose shape is written N, C, spatial. `folded`: tensors of any rank go
  * with it, taken for rows and columns. Null with an exception where the library refuses it. */

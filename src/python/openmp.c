@@ -33,14 +33,18 @@ static void run_part(void *data) {
   if (begin < end) loop->task(loop->data, begin, end);
 }
 
-void core_parallel_for(void *context, int threads, int64_t count, axn_task task, void *data) {
-  (void)context;
+/* A team of fewer threads than the one before would end the others, which are PyTorch's, too. */
+static void core_parallel_for(void *context, int threads, int64_t count, axn_task task,
+                              void *data) {
+  (void)threads;
   struct loop loop = {count, task, data};
-  parallel(run_part, &loop, (unsigned)threads, 0);
+  parallel(run_part, &loop, (unsigned)(uintptr_t)context, 0);
 }
 
-axn_parallel_for core_loop(void) {
-  return parallel != NULL ? core_parallel_for : NULL;
+void core_set_loop(axn_desc *desc) {
+  if (parallel == NULL) return;
+  desc->parallel_for = core_parallel_for;
+  desc->parallel_context = (void *)(uintptr_t)(unsigned)desc->threads;
 }
 
 PyObject *core_use_openmp(PyObject *module, PyObject *const *args, Py_ssize_t count) {

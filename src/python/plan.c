@@ -104,7 +104,7 @@ static bool parse_desc(PyObject *args, axn_desc *desc, plan_object *self) {
                         &desc->epsilon, &desc->momentum, &unbiased, &desc->threads, &hosted,
                         &ghost_batch, &activation, &desc->negative_slope, &x_strides, &y_strides))
     return false;
-  if (hosted) desc->parallel_for = core_parallel_for;
+  if (hosted) core_set_loop(desc);
   self->order = (struct order){written_last != 0, memory_last != 0};
   self->element = core_element((axn_dtype)dtype);
   if (self->element == NULL)

@@ -241,7 +241,7 @@ static PyObject *plan_of_key(const struct key *key) {
   desc.activation = (axn_activation)key->activation;
   desc.negative_slope = key->negative_slope;
   desc.threads = (int)key->threads;
-  desc.parallel_for = core_loop();
+  core_set_loop(&desc);
   return core_make_plan(&desc, key->folded != 0);
 }
 

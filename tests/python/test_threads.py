@@ -28,6 +28,26 @@ def test_same_bits_for_any_number(norm, random):
             numpy.testing.assert_array_equal(actual, due)
 
 
+def test_threads_stay():
+    """PyTorch's, in whose pool calls run: a loop of fewer parts does not end those it has nothing for."""
+    pytest.importorskip("torch")
+    code = """
+import os, torch, axisnorm.torch
+torch.set_num_threads(7)
+x = torch.randn(3, 16, 64, 64, requires_grad=True)
+norm = axisnorm.torch.GroupNorm(1, 16)
+def step():
+    norm(x).sum().backward()
+    torch.ones(1 << 20).add_(1)
+step()
+before = os.listdir("/proc/self/task")
+for _ in range(3):
+    step()
+assert os.listdir("/proc/self/task") == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_calls_at_a_time(random):
     """More kinds of calls than the cache of plans holds, from several threads."""
     shapes = [(1 + i % 7, 6, 1 + i // 7) for i in range(1500)]
