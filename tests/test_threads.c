@@ -417,3 +417,38 @@ Test(threads, frozen_gradients_of_float64) {
     }
   }
 }
+
+/* Bands of rows, which are added up as a tree whatever a thread has of it. */
+static void bands_of_float64(const axn_desc *given, int threads, double *scale, double *shift) {
+  axn_desc desc = *given;
+  desc.threads = threads;
+  buffers own = buffers_of(&desc, AXN_FLOAT64, AXN_FLOAT64, AXN_FLOAT64, 0.5);
+  axn_training_args training = axn_training_init();
+  training.x = own.x, training.y = own.y, training.mean = own.mean, training.rstd = own.rstd;
+  training.workspace = own.workspace, training.workspace_size = own.info.training_workspace;
+  cr_assert(axn_forward_training(own.plan, &training, NULL) == AXN_OK);
+  axn_backward_args args = axn_backward_init();
+  args.x = own.x, args.grad_y = own.grad_y, args.grad_x = own.grad_x;
+  args.mean = own.mean, args.rstd = own.rstd;
+  args.grad_scale = scale, args.grad_shift = shift;
+  args.workspace = own.workspace, args.workspace_size = own.info.backward_workspace;
+  cr_assert(axn_backward(own.plan, &args, NULL) == AXN_OK);
+  buffers_free(&own);
+}
+
+Test(threads, bands_of_float64) {
+  enum { COLUMNS = 80 };
+  double scale[2][COLUMNS], shift[2][COLUMNS];
+  const int64_t rows[] = {433, 512, 797, 1029, 1700};
+  for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+    axn_desc desc = desc_of(AXN_LAYER_NORM, rows[r], COLUMNS, 0, 0, 0);
+    desc.parameters = AXN_PARAMETERS_PER_ELEMENT;
+    bands_of_float64(&desc, 1, scale[0], shift[0]);
+    for (int i = 1; i < COUNT_OF_COUNTS; i++) {
+      bands_of_float64(&desc, COUNTS[i], scale[1], shift[1]);
+      cr_assert(memcmp(scale[0], scale[1], sizeof scale[0]) == 0 &&
+                    memcmp(shift[0], shift[1], sizeof shift[0]) == 0,
+                "%s: %d threads", desc_text(&desc), COUNTS[i]);
+    }
+  }
+}

@@ -30,6 +30,8 @@
 #include "real.h"
 #include "span.h"
 
+enum { AXN_MOST_BANDS = 64 };
+
 typedef struct axn_backward_run {
   const axn_plan *plan;
   const axn_geometry *geometry;
@@ -51,7 +53,7 @@ typedef struct axn_backward_run {
   double *parameter_scale, *parameter_shift; /* per parameter, summed over segments */
   double *blocks;                            /* sums of blocks, where units are split */
   double *bands;                             /* sums of bands, where there are such */
-  int64_t bands_added;                       /* to the first, itself among them */
+  uint8_t bands_at[AXN_MOST_BANDS];          /* how many of these each place has the sums of */
   bool streams;                              /* grad_x goes past the caches */
 } axn_backward_run;
 

@@ -3,7 +3,7 @@
  * Backward where every statistic is one run of memory with a parameter per element, and there are many
  * of them: layer normalization of a matrix. The units are cut into bands, fixed by the shape; a band
  * takes a few units at a time through sums, gradient of x and its own gradients of scale and shift,
- * while they are in cache. In the end the bands are added up, in order.
+ * while they are in cache. In the end the bands are added up.
  */
 #include "backward.h"
 
@@ -11,9 +11,8 @@
 
 enum {
   BAND_ROWS = AXN_FEW_ROWS, /* units worked on together */
-  MOST_BANDS = 64,
-  FEW_ROWS_VALUES = 4096, /* that are worked on at once, with grad_y and grad_x beside them */
-  VALUES_AHEAD = 4096     /* from what is worked on to what is fetched, at least */
+  FEW_ROWS_VALUES = 4096,   /* that are worked on at once, with grad_y and grad_x beside them */
+  VALUES_AHEAD = 4096       /* from what is worked on to what is fetched, at least */
 };
 
 int64_t axn_bands_of(const axn_plan *plan) {
@@ -23,7 +22,7 @@ int64_t axn_bands_of(const axn_plan *plan) {
                     own->partition.values == plan->parameters;
   const int64_t bands = own->partition.cells / BAND_ROWS;
   if (!runs || bands < 2) return 0;
-  return bands < MOST_BANDS ? bands : MOST_BANDS;
+  return bands < AXN_MOST_BANDS ? bands : AXN_MOST_BANDS;
 }
 
 /* Doubles of an array per parameter; in floats, there is room for whole vectors. */
@@ -189,31 +188,68 @@ static void run_band(const axn_backward_run *run, int64_t index, int64_t place) 
   }
 }
 
-/* Adds a part of a band's sums to those of the first. */
-static void add_band(const axn_backward_run *run, int64_t place, int64_t begin, int64_t end) {
-  const band_sums total = sums_of_band(run, 0), band = sums_of_band(run, place);
+/* Adds a part of the sums at place `from` to those at `to`. */
+static void add_sums(const axn_backward_run *run, int64_t to, int64_t from, int64_t begin,
+                     int64_t end) {
+  const band_sums total = sums_of_band(run, to), band = sums_of_band(run, from);
   for (int64_t p = begin; p < end; p++) total.scale[p] += band.scale[p];
   for (int64_t p = begin; p < end; p++) total.shift[p] += band.shift[p];
 }
 
-/* Who has the first band adds those that follow to it one by one, all in the second one's place, which so stays
- * in cache: on one thread that is all of them. */
+/* ---- the sums of all bands ---- */
+
+/* Bands are added by pairs of neighbours, these by pairs again, and so on: a tree that their number alone decides.
+ * Whoever has some bands in a row adds up all of it that is within them, and leaves few sums to be read by others. */
+typedef struct sums_in_order {
+  int depth;
+  int64_t bands;                                        /* in all of them */
+  int64_t place[AXN_MOST_BANDS], count[AXN_MOST_BANDS]; /* of each; bands that are in it */
+} sums_in_order;
+
+/* Adds the last one to the one before. */
+static void join_last(const axn_backward_run *run, sums_in_order *sums, int64_t begin,
+                      int64_t end) {
+  const int last = --sums->depth;
+  add_sums(run, sums->place[last - 1], sums->place[last], begin, end);
+  sums->count[last - 1] += sums->count[last];
+}
+
+/* Takes the sums at `place`, of the next `count` bands, and adds up, of parameters from `begin` to `end`, what are
+ * neighbours in the tree. */
+static void take_sums(const axn_backward_run *run, sums_in_order *sums, int64_t place,
+                      int64_t count, int64_t begin, int64_t end) {
+  sums->place[sums->depth] = place;
+  sums->count[sums->depth++] = count;
+  sums->bands += count;
+  while (sums->depth > 1) {
+    const int64_t last = sums->count[sums->depth - 1];
+    if (sums->count[sums->depth - 2] != last || sums->bands % (2 * last) != 0) break;
+    join_last(run, sums, begin, end);
+  }
+}
+
 static void bands_task(void *data, int64_t begin, int64_t end) {
   axn_backward_run *run = data;
+  sums_in_order sums = {.bands = begin};
   for (int64_t b = begin; b < end; b++) {
-    const bool follows = begin == 0 && b > 0;
-    run_band(run, b, follows ? 1 : b);
-    if (follows) add_band(run, 1, 0, run->plan->parameters);
+    const int64_t place = begin + sums.depth;
+    run_band(run, b, place);
+    take_sums(run, &sums, place, 1, 0, run->plan->parameters);
   }
-  if (begin == 0) run->bands_added = end;
+  for (int i = 0; i < sums.depth; i++) run->bands_at[begin + i] = (uint8_t)sums.count[i];
   run->plan->kernels->finish_streams();
 }
 
-/* Adds the bands that are left to the first, in order. */
+/* Adds up what is left. */
 static void add_bands_task(void *data, int64_t begin, int64_t end) {
   const axn_backward_run *run = data;
+  sums_in_order sums = {0};
+  for (int64_t place = 0; place < run->plan->bands; place++) {
+    const int64_t count = run->bands_at[place];
+    if (count > 0) take_sums(run, &sums, place, count, begin, end);
+  }
+  while (sums.depth > 1) join_last(run, &sums, begin, end);
   const band_sums total = sums_of_band(run, 0);
-  for (int64_t b = run->bands_added; b < run->plan->bands; b++) add_band(run, b, begin, end);
   axn_write_parameters(run, begin, end - begin, total.scale + begin, total.shift + begin);
 }
 

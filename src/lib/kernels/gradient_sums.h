@@ -91,14 +91,27 @@ INLINE void add_rest(gradient_lanes *sums, const element *x, const element *grad
   }
 }
 
-/* The sums of a run of at most TERMS elements per lane, added to those of others. Where there is a scale, grad_y is
- * fetched `ahead`. */
+/* Where there is a scale, what is fetched beside grad_y, in bytes from there; 0: nothing. */
+typedef struct fetch_distances {
+  int64_t next;   /* to grad_y of the lines that come next */
+  int64_t grad_x; /* to where the gradient of the same elements will go */
+} fetch_distances;
+
+INLINE fetch_distances fetch_distances_of(const axn_gradient_block *block, int64_t line) {
+  if (block->grad_y_ahead == 0) return (fetch_distances){0, 0};
+  const uintptr_t from = (uintptr_t)input_at(block->grad_y, line * block->grad_y_strides.line);
+  const uintptr_t to = (uintptr_t)output_at(block->grad_x, line * block->span.line_stride);
+  return (fetch_distances){block->grad_y_ahead, block->streams ? 0 : (int64_t)(to - from)};
+}
+
+/* The sums of a run of at most TERMS elements per lane, added to those of others. */
 INLINE void add_run_of_gradients(gradient_lanes *sums, const element *x, const element *grad_y,
                                  const float *scale, int64_t length, vector mean, vector rstd,
-                                 const line_corner *c, int64_t ahead) {
+                                 const line_corner *c, fetch_distances ahead) {
   const int64_t left = length % FLOATS, whole = length - left;
   ROLLED for (int64_t i = 0; i < whole; i += FLOATS) {
-    if (scale != NULL && ahead != 0) fetch(grad_y + i, ahead);
+    if (scale != NULL && ahead.next != 0) fetch(grad_y + i, ahead.next);
+    if (scale != NULL && ahead.grad_x != 0) fetch(grad_y + i, ahead.grad_x);
     for (int v = 0; v < VECTORS; v++) {
       const vector value = load_elements(x + i + v * WIDTH);
       const vector given = loaded_once(load_elements(grad_y + i + v * WIDTH));
@@ -138,12 +151,13 @@ INLINE void put_fours(const gradient_lanes *sums, int64_t line, line_sums *to) {
 INLINE void sum_short_lines(const axn_gradient_block *block, const float *scale, line_sums *to) {
   const int64_t lines = block->span.lines, line_stride = block->span.line_stride;
   const int64_t rows = block->span.rows, row_stride = block->span.row_stride;
-  const int64_t length = block->span.length, ahead = block->grad_y_ahead;
+  const int64_t length = block->span.length;
   const axn_strides strides = block->grad_y_strides;
   const float *means = block->mean, *rstds = block->rstd;
   const element *x = input_at(block->x, 0), *grad_y = input_at(block->grad_y, 0);
   for (int64_t l = 0; l < lines; l++, x += line_stride, grad_y += strides.line) {
     const vector mean = every(means[l]), rstd = every(rstds[l]);
+    const fetch_distances ahead = fetch_distances_of(block, l);
     gradient_lanes sums = {{{{0}}}};
     for (int64_t r = 0; r < rows; r++) {
       add_run_of_gradients(&sums, x + r * row_stride, grad_y + r * strides.row, scale, length, mean,
@@ -183,12 +197,12 @@ INLINE void add_rows_of_gradients(const axn_gradient_block *block, const float *
   const element *x = input_at(block->x, line * span->line_stride + first * span->row_stride);
   const element *grad_y = input_at(block->grad_y, line * block->grad_y_strides.line +
                                                       first * block->grad_y_strides.row);
+  const fetch_distances ahead = fetch_distances_of(block, line);
   gradient_lanes lanes = {{{{0}}}};
   for (int64_t r = 1; r <= rows; r++) {
     for (int64_t at = 0; at < length; at += PIECE) {
       add_run_of_gradients(&lanes, x + at, grad_y + at, axn_parameters_at(scale, at),
-                           length - at < PIECE ? length - at : PIECE, mean, rstd, c,
-                           block->grad_y_ahead);
+                           length - at < PIECE ? length - at : PIECE, mean, rstd, c, ahead);
       if (r < rows && r % at_once != 0) continue;
       if (fours) {
         put_fours(&lanes, line, to);

@@ -268,13 +268,13 @@ static __attribute__((noinline)) void weigh_some(const axn_gradient_block *block
   if (block->overflowed != NULL) note_overflow(block, product + gradient);
 }
 
-/* AT_ONCE vectors of each row, whose sums stay in registers. */
-INLINE void weigh_vectors(const axn_gradient_block *block, int64_t i, bool streams) {
+/* So many vectors of each row, AT_ONCE at most, whose sums stay in registers. */
+INLINE void weigh_vectors(const axn_gradient_block *block, int64_t i, int count, bool streams) {
   enum { LINE = 64 / sizeof(element) };
   const vector none = {0};
   const bool adds = block->products != NULL && !block->starts;
   vector products[AT_ONCE], gradients[AT_ONCE], scale[AT_ONCE];
-  for (int v = 0; v < AT_ONCE; v++) {
+  for (int v = 0; v < count; v++) {
     scale[v] = load(block->scale + i + v * WIDTH);
     products[v] = adds ? load(block->products + i + v * WIDTH) : none;
     gradients[v] = adds ? load(block->gradients + i + v * WIDTH) : none;
@@ -283,24 +283,24 @@ INLINE void weigh_vectors(const axn_gradient_block *block, int64_t i, bool strea
   element *grad_x = output_at(block->grad_x, i);
   for (int64_t r = 0; r < block->span.lines; r++) {
     vector some[AT_ONCE];
-    for (int at = 0; at < AT_ONCE * WIDTH; at += LINE) fetch(x + at, block->ahead);
-    for (int v = 0; v < AT_ONCE; v++) {
+    for (int at = 0; at < count * WIDTH; at += LINE) fetch(x + at, block->ahead);
+    for (int v = 0; v < count; v++) {
       some[v] = gradient_and_sums(block, r, load_elements(x + v * WIDTH),
                                   load_elements(grad_y + v * WIDTH), scale[v], &products[v],
                                   &gradients[v]);
     }
-    put_all(grad_x, some, AT_ONCE, streams);
+    put_all(grad_x, some, count, streams);
     x += block->span.line_stride, grad_x += block->span.line_stride;
     grad_y += block->grad_y_strides.line;
   }
   if (block->products == NULL) return;
-  for (int v = 0; v < AT_ONCE; v++) {
+  for (int v = 0; v < count; v++) {
     store(block->products + i + v * WIDTH, products[v]);
     store(block->gradients + i + v * WIDTH, gradients[v]);
   }
   if (block->overflowed == NULL) return;
   vector sum = none;
-  for (int v = 0; v < AT_ONCE; v++) sum += products[v] + gradients[v];
+  for (int v = 0; v < count; v++) sum += products[v] + gradients[v];
   note_overflow(block, sum);
 }
 
@@ -316,7 +316,10 @@ static void gradient_of_weighted_lines(const axn_gradient_block *given) {
   const bool streams = block.streams && worth_streaming(block.grad_x, length) && aligned;
   int64_t i = streams ? until_aligned(block.grad_x) : 0;
   if (i > 0) weigh_some(given, 0, i);
-  for (; i + AT_ONCE * WIDTH <= length; i += AT_ONCE * WIDTH) weigh_vectors(&block, i, streams);
+  for (; i + AT_ONCE * WIDTH <= length; i += AT_ONCE * WIDTH) {
+    weigh_vectors(&block, i, AT_ONCE, streams);
+  }
+  for (; i + 2 * WIDTH <= length; i += 2 * WIDTH) weigh_vectors(&block, i, 2, streams);
   for (; i < length; i += WIDTH) weigh_some(given, i, length - i < WIDTH ? length - i : WIDTH);
 }
 

@@ -165,7 +165,7 @@ typedef struct axn_gradient_sums {
 typedef struct axn_gradient_block {
   const void *x;
   const void *grad_y;
-  void *grad_x;  /* for gradient only */
+  void *grad_x;  /* for gradient, and to be fetched; not where grad_y_ahead is 0 */
   axn_span span; /* of x and grad_x */
   axn_strides grad_y_strides;
   const float *mean, *rstd;
