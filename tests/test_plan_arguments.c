@@ -107,6 +107,9 @@ static void check_options(const axn_desc *plain) {
     desc = *plain;
     desc.running_variance = (axn_running_variance)unknown[i];
     check_refused(&desc, AXN_ERROR_OPTION, "running_variance");
+    desc = *plain;
+    desc.cold_outputs = unknown[i] == 0 ? 2 : unknown[i];
+    check_refused(&desc, AXN_ERROR_OPTION, "cold_outputs");
   }
 }
 

@@ -143,6 +143,19 @@ Test(threads, of_the_plan) {
   }
 }
 
+/* They go past the caches sooner; the largest here on every machine. */
+Test(threads, cold_outputs) {
+  uint64_t seed = test_seed(509);
+  axn_desc desc;
+  for (size_t i = 0; chosen_desc(i, &desc); i++) {
+    if (i == 0) desc = desc_of(AXN_BATCH_NORM, 8, 64, 81, 83, 0);
+    variant others[] = {{desc, 1}, {desc, 3}};
+    others[0].desc.cold_outputs = others[1].desc.cold_outputs = 1;
+    others[1].desc.threads = 3;
+    check_variants(&desc, others, 2, RIG_ALL, DATA_STANDARD, seed + i);
+  }
+}
+
 Test(threads, of_the_call) {
   uint64_t seed = test_seed(502);
   axn_desc desc;

@@ -305,6 +305,11 @@ typedef struct axn_desc {
    * dense, in `layout`. What they take and cost: below. */
   int64_t x_strides[AXN_MAX_RANK]; /* of x and grad_x */
   int64_t y_strides[AXN_MAX_RANK]; /* of y, grad_y, residual and grad_residual */
+  /* 0: as where the same memory is worked on again and again, outputs are written to the caches unless a
+   * run's tensors exceed the last level. 1: outputs lie in memory that no cache holds, as an allocator hands it
+   * out to the layers of a network: they are written past the caches where the tensors exceed the second-level
+   * caches of the threads, which so spare the reading of what is about to be overwritten. Bits are the same. */
+  int cold_outputs;
 } axn_desc;
 
 /*

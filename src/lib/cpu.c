@@ -133,41 +133,52 @@ axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernel_set **k
   return AXN_OK;
 }
 
-enum { USUAL_CACHE = 1 << 25 }; /* where the processor does not tell */
+enum { PRIVATE = 2, SHARED = 3, LEVELS };
+/* Where the processor does not tell. */
+static const int64_t usual_cache[LEVELS] = {[PRIVATE] = 1 << 20, [SHARED] = 1 << 25};
 
 #if defined(__x86_64__)
-/* The size of the third-level cache by one of the two instructions' leaves that describe caches; 0 if
+/* The size of the cache of a level by one of the two instructions' leaves that describe caches; 0 if
  * it is not there. sysconf() adds up the caches of all cores on some machines. */
-static int64_t cache_by_leaf(unsigned leaf) {
+static int64_t cache_by_leaf(unsigned leaf, unsigned level) {
   enum { LEAVES = 8, TYPE = 31, LEVEL = 7 };
   for (unsigned i = 0; i < LEAVES; i++) {
     unsigned a, b, c, d;
     if (!__get_cpuid_count(leaf, i, &a, &b, &c, &d) || (a & TYPE) == 0) return 0;
-    if ((a >> 5 & LEVEL) != 3) continue;
+    if ((a >> 5 & LEVEL) != level) continue;
     return (int64_t)((b >> 22) + 1) * ((b >> 12 & 0x3ff) + 1) * ((b & 0xfff) + 1) *
            ((int64_t)c + 1);
   }
   return 0;
 }
 
-static int64_t find_cache(void) {
+static int64_t find_cache(unsigned level) {
   enum { INTEL = 4, AMD = 0x1d };
-  const int64_t bytes = cache_by_leaf(INTEL);
-  return bytes > 0 ? bytes : cache_by_leaf(0x80000000u + AMD);
+  const int64_t bytes = cache_by_leaf(INTEL, level);
+  return bytes > 0 ? bytes : cache_by_leaf(0x80000000u + AMD, level);
 }
 #else
-static int64_t find_cache(void) {
+static int64_t find_cache(unsigned level) {
+  (void)level;
   return 0;
 }
 #endif
 
-int64_t axn_shared_cache_bytes(void) {
+static int64_t cache_bytes(unsigned level) {
   /* Asking takes microseconds, on a virtual machine many; the answer is always the same. */
-  static atomic_llong known;
-  int64_t bytes = atomic_load_explicit(&known, memory_order_relaxed);
+  static atomic_llong known[LEVELS];
+  int64_t bytes = atomic_load_explicit(&known[level], memory_order_relaxed);
   if (bytes != 0) return bytes;
-  bytes = find_cache();
-  if (bytes <= 0) bytes = USUAL_CACHE;
-  atomic_store_explicit(&known, bytes, memory_order_relaxed);
+  bytes = find_cache(level);
+  if (bytes <= 0) bytes = usual_cache[level];
+  atomic_store_explicit(&known[level], bytes, memory_order_relaxed);
   return bytes;
+}
+
+int64_t axn_shared_cache_bytes(void) {
+  return cache_bytes(SHARED);
+}
+
+int64_t axn_private_cache_bytes(void) {
+  return cache_bytes(PRIVATE);
 }

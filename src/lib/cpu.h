@@ -15,7 +15,10 @@ typedef struct axn_kernel_set {
 axn_status axn_choose_isa(axn_isa wanted, axn_isa *isa, const axn_kernel_set **kernels,
                           axn_error *error);
 
-/* The cache that all cores share. */
+/* The cache that all cores share, */
 int64_t axn_shared_cache_bytes(void);
+
+/* and the largest that each has for itself. */
+int64_t axn_private_cache_bytes(void);
 
 #endif

@@ -94,6 +94,10 @@ static axn_status check_enums(const axn_desc *desc, axn_error *error) {
     return axn_fail(error, AXN_ERROR_OPTION, "running_variance: %d is unknown",
                     (int)desc->running_variance);
   }
+  if (desc->cold_outputs != 0 && desc->cold_outputs != 1) {
+    return axn_fail(error, AXN_ERROR_OPTION, "cold_outputs: %d is neither 0 nor 1",
+                    desc->cold_outputs);
+  }
   return AXN_OK;
 }
 
@@ -165,6 +169,15 @@ static void choose_kernels(axn_plan *plan, const axn_kernel_set *set) {
   plan->parameter_kernels = wide_kernels_of(given != 0 ? given : dtype);
 }
 
+/* Tensors that exceed it leave nothing in cache for whoever comes next; where outputs are cold, those that exceed what
+ * the threads have for themselves. */
+static int64_t cache_bytes_for(const axn_plan *plan) {
+  const int64_t shared = axn_shared_cache_bytes();
+  if (!plan->desc.cold_outputs) return shared;
+  const axn_runner runner = axn_runner_of(&plan->desc, 0, plan->elements);
+  return axn_smaller(axn_private_cache_bytes() * axn_runner_width(&runner), shared);
+}
+
 static axn_status fill_plan(axn_plan *plan, axn_error *error) {
   const axn_kernel_set *kernels = NULL;
   axn_status status = check_enums(&plan->desc, error);
@@ -177,7 +190,7 @@ static axn_status fill_plan(axn_plan *plan, axn_error *error) {
   }
   if (status != AXN_OK) return status;
   choose_kernels(plan, kernels);
-  plan->cache_bytes = axn_shared_cache_bytes();
+  plan->cache_bytes = cache_bytes_for(plan);
   lay_out(plan);
   return AXN_OK;
 }

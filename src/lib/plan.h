@@ -20,7 +20,7 @@ struct axn_plan {
   const axn_wide_kernels *wide;
   const axn_wide_kernels *parameter_kernels; /* to load and store parameters */
   axn_moments_kernel *const *moments;        /* per form */
-  int64_t cache_bytes;                       /* that all cores share */
+  int64_t cache_bytes;                       /* beyond which outputs go past the caches */
   int64_t elements;                          /* 0 where N is 0; all below is then for N = 1 */
   axn_view views[AXN_SIDES];                 /* where the elements of the tensors lie */
   int64_t parameters;                        /* of scale and of shift */

@@ -242,6 +242,7 @@ static PyObject *plan_of_key(const struct key *key) {
   desc.negative_slope = key->negative_slope;
   desc.threads = (int)key->threads;
   core_set_loop(&desc);
+  desc.cold_outputs = 1; /* between two layers come others */
   return core_make_plan(&desc, key->folded != 0);
 }
 
