@@ -230,8 +230,18 @@ def thread_rows(bench: Bench, threads: int) -> dict[str, float]:
     return rows
 
 
+def counts_up_to(most: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, 16 and so on, and the most."""
+    counts = {most}
+    power = 1
+    while power <= most:
+        counts |= {power, power * 3 // 2}
+        power *= 2
+    return sorted(count for count in counts if count <= most)
+
+
 def measure_threads(bench: Bench, most: int) -> Row:
-    counts = list(range(1, most + 1))
+    counts = counts_up_to(most)
     rounds = []
     for number in range(ROUNDS):
         say(f"1 to {most} threads, round {number + 1} of {ROUNDS}")

@@ -45,6 +45,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--inference-batch", type=int, help="instead of each model's own")
     parser.add_argument("--small", action="store_true", help="tiny models, to see that all works")
     parser.add_argument("--fuse", choices=tuple(FUSE), help="replace(model, fuse=...): activations too")
+    parser.add_argument("--itself", action="store_true",
+                        help="a copy of the native model in the replaced one's place: how far equals differ")
     parser.add_argument("--compile", action="store_true", help="both by torch.compile (takes minutes)")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="bf16: autocast")
     parser.add_argument("--threads", type=int, default=2)
@@ -55,12 +57,16 @@ def arguments() -> argparse.Namespace:
                         help="per row, for the share of normalization (5; 0: none)")
     parser.add_argument("--json", metavar="FILE", help="write all rows there too, with every sample")
     options = parser.parse_args()
+    if options.itself and options.fuse:
+        parser.error("--itself: replaces nothing, so nothing is fused")
     if options.clock == "own" and options.threads != 1:
         parser.error("--clock own: the time of one thread, so --threads 1")
     return options
 
 
-def replacement(fuse: str | None) -> Callable[[nn.Module], nn.Module]:
+def replacement(fuse: str | None, itself: bool) -> Callable[[nn.Module], nn.Module]:
+    if itself:
+        return lambda model: model
     if fuse is None:
         return axisnorm.torch.replace
     if "fuse" not in inspect.signature(axisnorm.torch.replace).parameters:
@@ -89,7 +95,7 @@ def row_of(
     batch = (options.training_batch or architecture.training_batch if is_training
              else options.inference_batch or architecture.inference_batch)
     runs = steps.pair(architecture.model(), architecture.data(batch), layout, options.dtype, options.compile,
-                      replacement(options.fuse))
+                      replacement(options.fuse, options.itself))
     steps.compare(*runs, pass_name)
     native, replaced = steps.take([run.step(pass_name) for run in runs], options.seconds,
                                   steps.CLOCKS[options.clock])
@@ -123,6 +129,8 @@ def facts_of(options: argparse.Namespace) -> dict[str, Any]:
             "torch.compile" if options.compile else "eager"]
     if options.fuse:
         form.append(f"fused: {options.fuse}")
+    if options.itself:
+        form.append("nothing replaced")
     return {
         "form": ", ".join(form),
         "share": "normalization and activations" if options.fuse else "normalization",

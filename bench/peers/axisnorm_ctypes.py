@@ -62,6 +62,7 @@ class Desc(_Sized):
         ("negative_slope", c_double),
         ("x_strides", c_int64 * MAX_RANK),
         ("y_strides", c_int64 * MAX_RANK),
+        ("cold_outputs", c_int),
     ]
 
 
