@@ -454,15 +454,14 @@ static int64_t choose_unit_cells(const axn_geometry *geometry, int64_t threads, 
   const int64_t share = threads > 1 ? partition->cells / (UNITS_PER_THREAD * threads) : INT64_MAX;
   const int64_t most = most_cells(geometry);
   int64_t cells = most;
-  /* One thread had better have whole rows: pieces of rows that lie 4 KiB apart share few sets of a cache. */
-  if (!shares_rows(geometry, twice) && !(columns && threads == 1)) {
+  if (shares_rows(geometry, twice)) {
+    cells = larger(least, partition->unit.extent / strips(geometry, threads));
+  } else if (!(columns && threads == 1)) {
+    /* One thread had better have whole rows: pieces of rows that lie 4 KiB apart share few sets of a cache. */
     const int64_t fit = twice ? fitting_cells(geometry) : INT64_MAX;
     cells = larger(least, axn_smaller(fit, share));
   }
   cells = axn_smaller(cells, most);
-  if (shares_rows(geometry, twice)) {
-    cells = larger(least, axn_smaller(cells, partition->unit.extent / strips(geometry, threads)));
-  }
   if (columns) cells = fill_lines(cells, geometry->sums.fold);
   return axn_smaller(cells, partition->unit.extent);
 }

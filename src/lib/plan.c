@@ -126,11 +126,19 @@ static int64_t parameters_of(const axn_plan *plan, int64_t split_groups) {
   return plan->own.partition.values * split_groups;
 }
 
+/* Tensors that exceed it leave nothing in cache for whoever comes next; where outputs are cold, those that exceed what
+ * the threads have for themselves. */
+static int64_t cache_bytes_for(const axn_desc *desc, int64_t threads) {
+  const int64_t shared = axn_shared_cache_bytes();
+  return desc->cold_outputs ? axn_smaller(axn_private_cache_bytes() * threads, shared) : shared;
+}
+
 static void lay_out(axn_plan *plan) {
   axn_desc desc = plan->desc;
   if (desc.shape[0] == 0) desc.shape[0] = 1;
   const axn_runner runner = axn_runner_of(&desc, 0, plan->elements);
   const int64_t threads = axn_runner_width(&runner);
+  plan->cache_bytes = cache_bytes_for(&desc, threads);
   axn_axes selected = plan->axes;
   if (plan->desc.shape[0] == 0 && selected.split_axis == 0) selected.split_groups = 1;
   const axn_axis_list axes = axn_list_axes(&desc, &selected);
@@ -169,15 +177,6 @@ static void choose_kernels(axn_plan *plan, const axn_kernel_set *set) {
   plan->parameter_kernels = wide_kernels_of(given != 0 ? given : dtype);
 }
 
-/* Tensors that exceed it leave nothing in cache for whoever comes next; where outputs are cold, those that exceed what
- * the threads have for themselves. */
-static int64_t cache_bytes_for(const axn_plan *plan) {
-  const int64_t shared = axn_shared_cache_bytes();
-  if (!plan->desc.cold_outputs) return shared;
-  const axn_runner runner = axn_runner_of(&plan->desc, 0, plan->elements);
-  return axn_smaller(axn_private_cache_bytes() * axn_runner_width(&runner), shared);
-}
-
 static axn_status fill_plan(axn_plan *plan, axn_error *error) {
   const axn_kernel_set *kernels = NULL;
   axn_status status = check_enums(&plan->desc, error);
@@ -190,7 +189,6 @@ static axn_status fill_plan(axn_plan *plan, axn_error *error) {
   }
   if (status != AXN_OK) return status;
   choose_kernels(plan, kernels);
-  plan->cache_bytes = cache_bytes_for(plan);
   lay_out(plan);
   return AXN_OK;
 }
