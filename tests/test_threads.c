@@ -403,65 +403,53 @@ Test(threads, one_plan_at_the_same_time) {
 
 /* Of float64, whose sums are not rounded to float before they are seen: how units are shared must not
  * show in the order of additions. */
-static void frozen_float64(const axn_desc *given, int threads, double *scale, double *shift) {
+static buffers float64_of(const axn_desc *given, int threads) {
   axn_desc desc = *given;
   desc.threads = threads;
-  buffers own = buffers_of(&desc, AXN_FLOAT64, AXN_FLOAT64, AXN_FLOAT64, 0.5);
+  return buffers_of(&desc, AXN_FLOAT64, AXN_FLOAT64, AXN_FLOAT64, 0.5);
+}
+
+static void run_frozen(buffers *own) {
   axn_backward_args args = axn_backward_init();
-  args.x = own.x, args.grad_y = own.grad_y, args.grad_x = own.grad_x;
-  args.running_mean = own.running_mean, args.running_variance = own.running_variance;
-  args.grad_scale = scale, args.grad_shift = shift;
-  args.workspace = own.workspace, args.workspace_size = own.info.backward_workspace;
-  cr_assert(axn_backward(own.plan, &args, NULL) == AXN_OK);
-  buffers_free(&own);
+  args.x = own->x, args.grad_y = own->grad_y, args.grad_x = own->grad_x;
+  args.running_mean = own->running_mean, args.running_variance = own->running_variance;
+  args.grad_scale = own->grad_scale, args.grad_shift = own->grad_shift;
+  args.workspace = own->workspace, args.workspace_size = own->info.backward_workspace;
+  cr_assert(axn_backward(own->plan, &args, NULL) == AXN_OK);
+}
+
+static void run_training(buffers *own) {
+  buffers_run(own, 0);
+}
+
+static void check_gradients_of_float64(const axn_desc *desc, void (*run)(buffers *)) {
+  buffers one = float64_of(desc, 1);
+  run(&one);
+  const size_t bytes = (size_t)one.info.parameters * sizeof(double);
+  for (int i = 1; i < COUNT_OF_COUNTS; i++) {
+    buffers other = float64_of(desc, COUNTS[i]);
+    run(&other);
+    cr_assert(memcmp(one.grad_scale, other.grad_scale, bytes) == 0 &&
+                  memcmp(one.grad_shift, other.grad_shift, bytes) == 0,
+              "%s: %d threads", desc_text(desc), COUNTS[i]);
+    buffers_free(&other);
+  }
+  buffers_free(&one);
 }
 
 Test(threads, frozen_gradients_of_float64) {
-  enum { CHANNELS = 96 };
-  double scale[2][CHANNELS], shift[2][CHANNELS];
   for (int64_t n = 3; n < 70; n += 9) {
-    axn_desc desc = desc_of(n % 2 ? AXN_BATCH_NORM : AXN_INSTANCE_NORM, n, CHANNELS, 5, 7, 0);
-    frozen_float64(&desc, 1, scale[0], shift[0]);
-    for (int i = 1; i < COUNT_OF_COUNTS; i++) {
-      frozen_float64(&desc, COUNTS[i], scale[1], shift[1]);
-      cr_assert(memcmp(scale[0], scale[1], sizeof scale[0]) == 0 &&
-                    memcmp(shift[0], shift[1], sizeof shift[0]) == 0,
-                "%s: %d threads", desc_text(&desc), COUNTS[i]);
-    }
+    axn_desc desc = desc_of(n % 2 ? AXN_BATCH_NORM : AXN_INSTANCE_NORM, n, 96, 5, 7, 0);
+    check_gradients_of_float64(&desc, run_frozen);
   }
 }
 
 /* Bands of rows, which are added up as a tree whatever a thread has of it. */
-static void bands_of_float64(const axn_desc *given, int threads, double *scale, double *shift) {
-  axn_desc desc = *given;
-  desc.threads = threads;
-  buffers own = buffers_of(&desc, AXN_FLOAT64, AXN_FLOAT64, AXN_FLOAT64, 0.5);
-  axn_training_args training = axn_training_init();
-  training.x = own.x, training.y = own.y, training.mean = own.mean, training.rstd = own.rstd;
-  training.workspace = own.workspace, training.workspace_size = own.info.training_workspace;
-  cr_assert(axn_forward_training(own.plan, &training, NULL) == AXN_OK);
-  axn_backward_args args = axn_backward_init();
-  args.x = own.x, args.grad_y = own.grad_y, args.grad_x = own.grad_x;
-  args.mean = own.mean, args.rstd = own.rstd;
-  args.grad_scale = scale, args.grad_shift = shift;
-  args.workspace = own.workspace, args.workspace_size = own.info.backward_workspace;
-  cr_assert(axn_backward(own.plan, &args, NULL) == AXN_OK);
-  buffers_free(&own);
-}
-
 Test(threads, bands_of_float64) {
-  enum { COLUMNS = 80 };
-  double scale[2][COLUMNS], shift[2][COLUMNS];
   const int64_t rows[] = {433, 512, 797, 1029, 1700};
   for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
-    axn_desc desc = desc_of(AXN_LAYER_NORM, rows[r], COLUMNS, 0, 0, 0);
+    axn_desc desc = desc_of(AXN_LAYER_NORM, rows[r], 80, 0, 0, 0);
     desc.parameters = AXN_PARAMETERS_PER_ELEMENT;
-    bands_of_float64(&desc, 1, scale[0], shift[0]);
-    for (int i = 1; i < COUNT_OF_COUNTS; i++) {
-      bands_of_float64(&desc, COUNTS[i], scale[1], shift[1]);
-      cr_assert(memcmp(scale[0], scale[1], sizeof scale[0]) == 0 &&
-                    memcmp(shift[0], shift[1], sizeof shift[0]) == 0,
-                "%s: %d threads", desc_text(&desc), COUNTS[i]);
-    }
+    check_gradients_of_float64(&desc, run_training);
   }
 }
